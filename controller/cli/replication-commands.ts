@@ -1,0 +1,92 @@
+import type { Command } from 'commander';
+import { z } from 'zod';
+import { type CopyView, copyView, type StashView, stashView, volumeView } from '../model/api.ts';
+import { formatAge, formatSize } from '../model/quantity.ts';
+import { anything, path } from './client.ts';
+import type { Session } from './main.ts';
+import { type Column, formatTable } from './output.ts';
+import { sizeOr } from './volume-commands.ts';
+
+const copyColumns: readonly Column<CopyView>[] = [
+  { title: 'VOLUME', value: (copy) => copy.volume },
+  { title: 'OWNER', value: (copy) => copy.owner },
+  { title: 'COPY ON', value: (copy) => copy.node },
+  { title: 'STATE', value: (copy) => copy.state },
+  { title: 'LAG', value: ({ lagMs }) => (lagMs === null ? '-' : `${(lagMs / 1000).toFixed(1)}s`), right: true },
+  { title: 'TO GO', value: toGo, right: true },
+  { title: 'SNAPSHOT', value: (copy) => copy.snapshot ?? '-' },
+  { title: 'PROBLEM', value: (copy) => copy.problem ?? '' },
+];
+
+function toGo({ state, sentBytes, totalBytes }: CopyView): string {
+  if (state !== 'sending') return '-';
+  return totalBytes === null ? `${formatSize(sentBytes)} sent` : formatSize(Math.max(0, totalBytes - sentBytes));
+}
+
+const stashColumns: readonly Column<StashView>[] = [
+  { title: 'ID', value: (stash) => stash.id },
+  { title: 'VOLUME', value: (stash) => stash.volume },
+  { title: 'NODE', value: (stash) => stash.node },
+  { title: 'EPOCH', value: (stash) => String(stash.epoch), right: true },
+  { title: 'SINCE SNAPSHOT', value: (stash) => stash.common ?? '(nothing in common)' },
+  { title: 'DATA', value: (stash) => sizeOr(stash.totalBytes, '-'), right: true },
+  { title: 'AGE', value: (stash) => formatAge(Date.now() - stash.stashedAtMs), right: true },
+  { title: 'DESTROYED IN', value: (stash) => formatAge(stash.expiresAtMs - Date.now()), right: true },
+];
+
+export function addReplicationCommands(program: Command, session: () => Session): void {
+  program
+    .command('replica')
+    .description('copies of volumes on other nodes')
+    .command('ls')
+    .description('list the copies: how far each is behind, and why')
+    .action(async () => {
+      const { client, print } = session();
+      const copies = await client.get('/v1/copies', z.array(copyView));
+      print(copies, () => formatTable(copies, copyColumns));
+    });
+
+  const stash = program
+    .command('stash')
+    .description('writes that did not survive a change of owner, until their time is up');
+  stash
+    .command('ls')
+    .description('list them')
+    .action(async () => {
+      const { client, print } = session();
+      const stashes = await client.get('/v1/stashes', z.array(stashView));
+      print(stashes, () => formatTable(stashes, stashColumns));
+    });
+  stash
+    .command('restore')
+    .description('make one a volume of its own')
+    .argument('<id>', 'as "stash ls" shows it')
+    .argument('<new-name>')
+    .action(async (id: string, name: string) => {
+      const { client, print } = session();
+      const restored = await client.send('POST', path`/v1/stashes/${id}/restore`, { name }, volumeView);
+      print(restored, () => `${restored.name}\n`);
+    });
+  stash
+    .command('rm')
+    .description('destroy one for good')
+    .argument('<id>')
+    .action(async (id: string) => {
+      const { client, print } = session();
+      await client.send('DELETE', path`/v1/stashes/${id}`, undefined, anything);
+      print({ removed: id }, () => `${id}\n`);
+    });
+
+  program
+    .command('failover')
+    .description('give a volume whose owner is dead to a node that has a copy')
+    .argument('<volume>')
+    .argument('[node]', 'default: this one if it has a copy')
+    .option('--force', 'also where another living node has a newer copy')
+    .action(async (volume: string, node: string | undefined, { force }: { readonly force?: true }) => {
+      const { client, print } = session();
+      const body = { node: node ?? null, force: force === true };
+      const taken = await client.send('POST', path`/v1/volumes/${volume}/failover`, body, volumeView);
+      print(taken, () => `${taken.name} is now node ${taken.owner}'s.\n`);
+    });
+}

@@ -1,0 +1,19 @@
+import type { NodeIdentity } from '../model/identity.ts';
+import { issueCertificate, needsRenewal } from './ca.ts';
+import { saveCertificate } from './files.ts';
+
+/**
+ * Gives the node a new certificate when less than a third of the old one's time is left, for the same key; null: nothing to do yet.
+ * To be called once a day or so, and its answer given to the peer server and client.
+ */
+export async function renewCertificate(
+  folder: string,
+  identity: NodeIdentity,
+  nowMs: number,
+): Promise<NodeIdentity | null> {
+  if (!needsRenewal(identity.certificate, nowMs)) return null;
+  const authority = { certificate: identity.caCertificate, key: identity.caKey };
+  const certificate = issueCertificate(authority, identity, identity.key, nowMs);
+  await saveCertificate(folder, certificate);
+  return { ...identity, certificate };
+}

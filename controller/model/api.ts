@@ -1,0 +1,177 @@
+import { z } from 'zod';
+import { rawOptionsSchema } from './options.ts';
+
+/** What the plugin's own REST API answers and `flockctl` reads. Sizes are bytes, times milliseconds since 1970. */
+
+const bytes = z.number().nonnegative();
+const time = z.number().nonnegative();
+
+export const volumeView = z.object({
+  name: z.string(),
+  id: z.string(),
+  phase: z.string(),
+  owner: z.string(),
+  backend: z.string(),
+  createdAtMs: time,
+  mountpoint: z.string(),
+  mounts: z.number(),
+  usedBytes: bytes.nullable(),
+  totalBytes: bytes.nullable(),
+  sizeBytes: bytes.nullable(),
+  snapshots: z.number().nullable(),
+  protect: z.boolean(),
+  options: z.record(z.string(), z.unknown()),
+});
+export type VolumeView = z.infer<typeof volumeView>;
+
+export const snapshotView = z.object({
+  name: z.string(),
+  identity: z.string(),
+  createdAtMs: time,
+  uniqueBytes: bytes,
+  holds: z.array(z.string()),
+});
+export type SnapshotView = z.infer<typeof snapshotView>;
+
+export const trashView = z.object({
+  name: z.string(),
+  id: z.string(),
+  removedAtMs: time,
+  expiresAtMs: time,
+  reason: z.string(),
+  totalBytes: bytes.nullable(),
+});
+export type TrashView = z.infer<typeof trashView>;
+
+export const poolView = z.object({
+  backend: z.string(),
+  name: z.string(),
+  state: z.string(),
+  /** What is wrong, or wants attention. */
+  message: z.string().nullable(),
+  sizeBytes: bytes.nullable(),
+  freeBytes: bytes.nullable(),
+  volumes: z.number(),
+  volumesBytes: bytes,
+  trashed: z.number(),
+  trashedBytes: bytes,
+});
+export type PoolView = z.infer<typeof poolView>;
+
+export const settingsView = z.object({
+  backend: z.string(),
+  pool: z.string(),
+  poolSizeBytes: bytes,
+  trashMs: z.number().nonnegative(),
+  stashMs: z.number().nonnegative(),
+  transferBytesPerSecond: z.number().nullable(),
+  encryption: z.string(),
+});
+export type SettingsView = z.infer<typeof settingsView>;
+
+/** A node as the cluster knows it. */
+export const nodeView = z.object({
+  name: z.string(),
+  address: z.string(),
+  port: z.number(),
+  alive: z.boolean(),
+  cordoned: z.boolean(),
+  labels: z.record(z.string(), z.string()),
+  format: z.string(),
+  joinedAtMs: time,
+  /** What its plugin said at its last start; null before the first. */
+  version: z.string().nullable(),
+  sizeBytes: bytes.nullable(),
+  freeBytes: bytes.nullable(),
+  /** How many it owns, and of how many others it is to hold a copy. */
+  volumes: z.number(),
+  copies: z.number(),
+});
+export type NodeView = z.infer<typeof nodeView>;
+
+/** All null: the host is in no cluster. Figures are null while the store does not answer. */
+export const statusView = z.object({
+  cluster: z.object({ id: z.string(), profile: z.string().nullable() }).nullable(),
+  node: z.object({ name: z.string(), address: z.string(), port: z.number() }).nullable(),
+  store: z
+    .object({ kind: z.string(), address: z.string(), reachable: z.boolean(), message: z.string().nullable() })
+    .nullable(),
+  nodes: z.object({ total: z.number(), up: z.number(), down: z.array(z.string()) }).nullable(),
+  volumes: z
+    .object({ total: z.number(), underReplicated: z.array(z.string()), ownerDead: z.array(z.string()) })
+    .nullable(),
+});
+export type StatusView = z.infer<typeof statusView>;
+
+/** This node as a member of its cluster. */
+export const memberView = z.object({ clusterId: z.string(), name: z.string(), address: z.string(), port: z.number() });
+export type MemberView = z.infer<typeof memberView>;
+
+/** `token` is told this once; the store has only a hash of it. */
+export const tokenView = z.object({ token: z.string(), uses: z.number(), expiresAtMs: time, address: z.string() });
+export type TokenView = z.infer<typeof tokenView>;
+
+export const versionView = z.object({ version: z.string(), commit: z.string(), node: z.string() });
+export type VersionView = z.infer<typeof versionView>;
+
+/** Every error of the API (shape of RFC 9457 with our stable `code`). */
+export const problemView = z.object({ code: z.string(), detail: z.string(), facts: z.record(z.string(), z.unknown()) });
+export type ProblemView = z.infer<typeof problemView>;
+
+export const createBody = z.strictObject({ name: z.string(), options: rawOptionsSchema.default({}) });
+/** `size`: text such as 10G, or `none`. */
+export const changeBody = z.strictObject({
+  size: z.string().optional(),
+  protect: z.enum(['true', 'false']).optional(),
+});
+export const snapshotBody = z.strictObject({ name: z.string().nullable().default(null) });
+export const rollbackBody = z.strictObject({ snapshot: z.string() });
+export const restoreBody = z.strictObject({ name: z.string().nullable().default(null) });
+export const settingsBody = z.record(z.string(), z.string());
+const memberFields = {
+  name: z.string().nullable().default(null),
+  /** HOST[:PORT]; null, as for the name: what the host says. */
+  address: z.string().nullable().default(null),
+  store: z.string().nullable().default(null),
+  storeToken: z.string().nullable().default(null),
+  /** KEY=VALUE each. */
+  labels: z.array(z.string()).default([]),
+};
+export const initBody = z.strictObject({ ...memberFields, profile: z.enum(['default', 'fast']).default('default') });
+export const joinBody = z.strictObject({ ...memberFields, member: z.string(), token: z.string() });
+export const tokenBody = z.strictObject({ uses: z.int().default(1), ttlMs: z.int().nullable().default(null) });
+/** `labels`: KEY=VALUE or KEY- each. */
+export const nodeBody = z.strictObject({
+  labels: z.array(z.string()).optional(),
+  cordoned: z.boolean().optional(),
+});
+
+/** A copy of a volume on another node, as the volume's owner sees it. */
+export const copyView = z.object({
+  volume: z.string(),
+  owner: z.string(),
+  node: z.string(),
+  state: z.enum(['in-sync', 'behind', 'sending', 'waiting']),
+  lagMs: z.number().nullable(),
+  snapshot: z.string().nullable(),
+  sentBytes: bytes,
+  totalBytes: bytes.nullable(),
+  problem: z.string().nullable(),
+});
+export type CopyView = z.infer<typeof copyView>;
+
+/** What a node wrote that did not survive a change of owner. */
+export const stashView = z.object({
+  id: z.string(),
+  volume: z.string(),
+  node: z.string(),
+  epoch: z.number(),
+  common: z.string().nullable(),
+  stashedAtMs: time,
+  expiresAtMs: time,
+  totalBytes: bytes.nullable(),
+});
+export type StashView = z.infer<typeof stashView>;
+
+export const stashRestoreBody = z.object({ name: z.string() });
+export const failoverBody = z.object({ node: z.string().nullable(), force: z.boolean() });

@@ -1,0 +1,114 @@
+import { isInternalSnapshot, parseSnapshotName, type SnapshotName } from './names.ts';
+
+/** What tells a snapshot everywhere: the identity is the same on every node that holds it, and no other snapshot has it. */
+export type Identified = { readonly name: SnapshotName; readonly identity: string };
+
+export type TransferInput = {
+  /** Oldest first. */
+  readonly owner: readonly Identified[];
+  /** Oldest first; null: the node has no such dataset. */
+  readonly replica: readonly Identified[] | null;
+  readonly ownerEpoch: number;
+  /** The newest epoch that the replica has seen for the volume. */
+  readonly replicaEpoch: number;
+};
+
+export type Transfer =
+  | { readonly kind: 'in-sync' }
+  | { readonly kind: 'full'; readonly to: Identified }
+  | { readonly kind: 'incremental'; readonly from: Identified; readonly to: Identified }
+  /**
+   * The replica has what the owner has not, and it must be set aside before anything is sent. `common` is the newest snapshot that
+   * both have, by the replica's name for it; null: none. `replicaOnly`: names of the replica's snapshots after it, oldest first.
+   */
+  | { readonly kind: 'diverged'; readonly common: SnapshotName | null; readonly replicaOnly: readonly SnapshotName[] }
+  | { readonly kind: 'refused'; readonly reason: string };
+
+/**
+ * What to send to bring a replica to the owner's newest snapshot. Identities decide, never names: people may give one name to two
+ * snapshots on two nodes, and a failing receive shows divergence too late or not at all (an extra snapshot without a change does
+ * not make it fail). Snapshots between the newest common one and the newest are left out, so a replica that was away is one step
+ * behind, not thousands. Snapshots before the common one may differ: each node thins its own.
+ *
+ * A dataset without any snapshot holds data that nobody can identify, so it counts as diverged, not as empty.
+ */
+export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch }: TransferInput): Transfer {
+  if (replicaEpoch > ownerEpoch)
+    return {
+      kind: 'refused',
+      reason: `the replica has seen epoch ${replicaEpoch}, newer than epoch ${ownerEpoch} of the sender: the sender is no longer the owner`,
+    };
+  const to = owner.at(-1);
+  if (to === undefined) return { kind: 'refused', reason: 'the owner has no snapshot to send yet' };
+  if (replica === null) return { kind: 'full', to };
+  const owned = new Map(owner.map((snapshot) => [snapshot.identity, snapshot]));
+  const index = replica.findLastIndex(({ identity }) => owned.has(identity));
+  const common = replica[index];
+  const from = common === undefined ? undefined : owned.get(common.identity);
+  const replicaOnly = replica.slice(index + 1).map(({ name }) => name);
+  if (common === undefined || from === undefined || replicaOnly.length > 0)
+    return { kind: 'diverged', common: common?.name ?? null, replicaOnly };
+  if (from.identity === to.identity) return { kind: 'in-sync' };
+  return { kind: 'incremental', from, to };
+}
+
+export const intervalMsDefault = 1000;
+export const intervalMsMin = 100;
+export const intervalMsMax = 3_600_000;
+
+/** However long a cycle took, the next one begins within this or the volume's own interval. */
+const busyMsMax = 60_000;
+/** An idle volume is looked at at least this often, or at its own interval: so late may the first write after a rest be noticed. */
+const idleMsMax = 5000;
+/** So many checks in a row without a change, and the volume counts as idle. */
+const idleAfterChecks = 30;
+
+export type IntervalInput = {
+  /** What the volume asks for. */
+  readonly intervalMs: number;
+  /** How long the last snapshot, send and receive took; 0: there was none. */
+  readonly lastCycleMs: number;
+  /** Checks in a row that found nothing new to send. */
+  readonly unchangedChecks: number;
+};
+
+/**
+ * How long to wait until the next check of a volume for a replica. A busy one rests as long as its last cycle took, so that
+ * replication takes half of the time at most; an idle one is checked less and less often.
+ */
+export function nextInterval({ intervalMs, lastCycleMs, unchangedChecks }: IntervalInput): number {
+  const doublings = Math.min(16, Math.max(0, unchangedChecks - idleAfterChecks + 1));
+  const idleMs = Math.min(intervalMs * 2 ** doublings, Math.max(intervalMs, idleMsMax));
+  const busyMs = Math.min(2 * lastCycleMs, Math.max(intervalMs, busyMsMax));
+  return Math.max(intervalMs, idleMs, busyMs);
+}
+
+/** `flock.r.EPOCH.TIME`, the time in UTC to the millisecond: flock.r.3.20261123T032848123Z. Names of one epoch sort by time. */
+const namePattern = /^flock\.r\.([1-9]\d{0,14})\.(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)(\d{3})Z$/;
+
+/** The name of a snapshot made for replication. Years 1970 to 9999. */
+export function snapshotName(epoch: number, timeMs: number): SnapshotName {
+  const name = `flock.r.${epoch}.${new Date(timeMs).toISOString().replaceAll(/[-:.]/g, '')}`;
+  if (!namePattern.test(name)) throw new RangeError(`no snapshot can have epoch ${epoch} and time ${timeMs}`);
+  return parseSnapshotName(name);
+}
+
+/** The time for the next name: now, but after the last one, so that no name comes twice where the wall clock steps back. */
+export function snapshotTimeMs(nowMs: number, lastMs: number | null): number {
+  return lastMs === null ? nowMs : Math.max(nowMs, lastMs + 1);
+}
+
+/** What snapshotName wrote, or null for every other name. */
+export function parseReplicationSnapshot(
+  name: SnapshotName,
+): { readonly epoch: number; readonly timeMs: number } | null {
+  if (!isInternalSnapshot(name)) return null;
+  const match = namePattern.exec(name);
+  if (match === null) return null;
+  const [epoch = 0, year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0, milli = 0] = match
+    .slice(1)
+    .map(Number);
+  const timeMs = Date.UTC(year, month - 1, day, hour, minute, second, milli);
+  // 30 February would become 1 March.
+  return timeMs >= 0 && name === snapshotName(epoch, timeMs) ? { epoch, timeMs } : null;
+}

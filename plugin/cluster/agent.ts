@@ -1,0 +1,304 @@
+import type { AliveDoc, VolumeDoc } from '../../controller/model/cluster.ts';
+import type { DatasetId, NodeName, SnapshotName, VolumeName } from '../../controller/model/names.ts';
+import { isOwnedHere, trashedOf } from '../../controller/model/ownership.ts';
+import type { Timing } from '../../controller/model/timing.ts';
+import type { VolumeRecord } from '../../controller/model/volume.ts';
+import type { SessionId, Store } from '../../controller/store/store.ts';
+import type { Snapshot } from '../storage/storage.ts';
+import { type Context, refuseInUse } from '../volumes/context.ts';
+import { finishDestroying } from '../volumes/destroy.ts';
+import type { ApiRequest, Ownership } from '../volumes/ownership.ts';
+import { createCopies } from './copies.ts';
+import { createDirectory, type Directory } from './directory.ts';
+import { createDuties } from './duties.ts';
+import { createFence } from './fence.ts';
+import { createHandoffs } from './handoff.ts';
+import { createLease } from './lease.ts';
+import { createObtaining } from './obtaining.ts';
+import { createPlacing } from './placing.ts';
+import type { Answers, Clock, Peers, Transfer, Users } from './ports.ts';
+import { createPromises } from './promises.ts';
+import { createProofs } from './proofs.ts';
+import type { CopyStatus } from './replication-work.ts';
+import { createReplicator, type Replicated } from './replicator.ts';
+import { createTakeover } from './takeover.ts';
+import { createTransitions } from './transitions.ts';
+
+/** One node's part in the cluster, put together. Everything that is not deterministic comes in from outside. */
+export type Agent = {
+  /** For the use cases of volumes. */
+  readonly ownership: Ownership;
+  /** What other nodes may ask. */
+  readonly answers: Answers;
+  readonly directory: Directory;
+  receive(
+    peer: NodeName,
+    transfer: Transfer,
+    read: (receive: (source: number, signal: AbortSignal) => Promise<Snapshot>) => Promise<Snapshot>,
+    signal: AbortSignal,
+  ): Promise<void>;
+  takeOver(name: VolumeName, options: { readonly force: boolean }, signal: AbortSignal): Promise<VolumeRecord>;
+  copies(id: DatasetId): readonly CopyStatus[];
+  problems(id: DatasetId): readonly string[];
+  isFrozen(id: DatasetId): boolean;
+  /** A request of the REST API for another node. */
+  forward(node: NodeName, request: ApiRequest, signal: AbortSignal): Promise<unknown>;
+  /** Whether the store answers and knows this node: until when its session is proven, in ms from now. */
+  provenForMs(): number;
+  run(signal: AbortSignal): Promise<void>;
+};
+
+export type AgentParts = {
+  readonly node: NodeName;
+  readonly alive: AliveDoc;
+  readonly timing: Timing;
+  readonly store: Store;
+  /** The same store with a shorter limit for each call, for what is worth nothing when it comes late. */
+  readonly leaseStore?: Store;
+  readonly clock: Clock;
+  readonly users: Users;
+  readonly peers: Peers;
+  readonly context: Context;
+  /** What must survive a restart of the plugin: the session, and the documents last seen. */
+  readonly memory: {
+    loadSession(): SessionId | null;
+    saveSession(session: SessionId): void;
+    loadDocs(): readonly VolumeDoc[];
+    saveDocs(put: readonly VolumeDoc[], gone: readonly DatasetId[]): void;
+    loadNodes(): string | null;
+    saveNodes(text: string): void;
+  };
+  /** Deadlines that were published before a restart, and the place to publish them. */
+  readonly deadlines: {
+    load(): ReadonlyMap<DatasetId, number>;
+    publish(deadlines: ReadonlyMap<DatasetId, number>): Promise<void>;
+  };
+  readonly stashMs: () => number;
+};
+
+export function createAgent(parts: AgentParts): Agent {
+  const { node, alive, timing, store, clock, users, peers, context, memory, deadlines, stashMs } = parts;
+  const { storage, state, locks, log } = context;
+  const stop = new AbortController();
+
+  const lease = createLease({
+    store: parts.leaseStore ?? store,
+    clock,
+    timing: { ...timing, lockDelayMs: 0 },
+    node,
+    alive,
+    memory: { load: memory.loadSession, save: memory.saveSession },
+    onChange: () => duties.wake(),
+    log,
+  });
+  const proofs = createProofs(lease);
+  const directory = createDirectory({
+    store,
+    clock,
+    cache: { load: memory.loadDocs, save: memory.saveDocs, loadNodes: memory.loadNodes, saveNodes: memory.saveNodes },
+    onChange: () => {
+      duties.wake();
+      placing.wake();
+    },
+    log,
+  });
+  const transitions = createTransitions({ store, clock, lease, proofs, directory, node });
+  const copies = createCopies({
+    storage,
+    state,
+    locks,
+    clock,
+    directory,
+    stashMs,
+    destroy: (record) =>
+      locks.with(`trash:${record.id}`, 'destruction', stop.signal, () => finishDestroying(context, record)),
+    onStale: () => duties.wake(),
+    log,
+  });
+  /** What nobody uses needs no proof; whoever comes to use it is asked for one (`assure`). */
+  const usedIds = () =>
+    state.all().flatMap((record) => {
+      const isUsed = record.epoch > 0 && isOwnedHere(record) && state.uses(record.id).length > 0;
+      return isUsed ? [record.id] : [];
+    });
+  for (const [id, deadlineMs] of deadlines.load()) proofs.promised(id, deadlineMs - timing.fenceAfterMs);
+  const fence = createFence({
+    clock,
+    users,
+    proofs,
+    fenceAfterMs: timing.fenceAfterMs,
+    owned: usedIds,
+    publish: deadlines.publish,
+    log,
+  });
+  const replicated = (): readonly Replicated[] =>
+    state.all().flatMap((record) => {
+      if (record.phase.kind !== 'ready') return [];
+      const doc = directory.volume(record.id)?.doc;
+      if (doc === undefined || doc.owner !== node || doc.epoch !== record.epoch || !fence.isProven(record.id, 0))
+        return [];
+      return [{ doc, isMounted: state.uses(record.id).length > 0 }];
+    });
+  const replicator = createReplicator({
+    storage,
+    clock,
+    peers,
+    locks,
+    volumes: replicated,
+    onStale: () => duties.wake(),
+    log,
+  });
+  const duties = createDuties({
+    node,
+    storage,
+    state,
+    locks,
+    clock,
+    users,
+    peers,
+    lease,
+    proofs,
+    directory,
+    transitions,
+    copies,
+    replicator,
+    log,
+  });
+  const handoffs = createHandoffs({
+    storage,
+    state,
+    locks,
+    clock,
+    proofs,
+    directory,
+    transitions,
+    replicator,
+    refuseInUse: (record) => refuseInUse(context, record, 'operator'),
+    onChange: () => duties.wake(),
+    signal: stop.signal,
+    log,
+  });
+  const promises = createPromises({
+    clock,
+    peers,
+    proofs,
+    directory,
+    state,
+    timing,
+    owned: () =>
+      state.all().flatMap(({ id, epoch, phase }) => {
+        const doc = transitions.certain(id);
+        const isCertain = doc !== null && doc.owner === node && doc.epoch === epoch;
+        return isCertain && phase.kind === 'ready' ? [{ id, epoch, holders: doc.replicas }] : [];
+      }),
+    log,
+  });
+  const placing = createPlacing({
+    node,
+    store,
+    storage,
+    clock,
+    directory,
+    transitions,
+    replicator,
+    volumes: replicated,
+    usedBytes: (id) => context.usage.of(id)?.totalBytes ?? 0,
+    log,
+  });
+  const takeover = createTakeover({
+    node,
+    storage,
+    state,
+    locks,
+    clock,
+    peers,
+    directory,
+    transitions,
+    promises,
+    duties,
+    guardMs: timing.guardMs,
+    log,
+  });
+
+  const { obtain, assure } = createObtaining({
+    node,
+    clock,
+    peers,
+    state,
+    lease,
+    directory,
+    fence,
+    duties,
+    fenceAfterMs: timing.fenceAfterMs,
+  });
+  const ownership: Ownership = {
+    elsewhere: (name) => {
+      const doc = directory.byName(name)?.doc;
+      return doc === undefined || state.byName(name) !== undefined ? null : doc;
+    },
+    all: () =>
+      [...directory.volumes()].flatMap(({ doc }) =>
+        doc.trashed === null && state.byName(doc.name)?.id !== doc.id ? [doc] : [],
+      ),
+    copies: replicator.status,
+    adopt(record) {
+      if (!directory.complete()) return null;
+      const doc = directory.volume(record.id)?.doc;
+      if (doc === undefined) return record;
+      if (doc.owner === node) return { ...record, epoch: doc.epoch };
+      return { ...record, phase: { kind: 'replica', owner: doc.owner, stashing: null } };
+    },
+    async claim(record) {
+      const doc = await transitions.claim(record);
+      return { ...record, epoch: doc.epoch };
+    },
+    obtain,
+    assure,
+    async publish(record) {
+      const doc = await transitions.setTrashed(record.id, trashedOf(record), record.name);
+      if (JSON.stringify(doc.options) !== JSON.stringify(record.options))
+        await transitions.update(record.id, (current) => ({ ...current, options: record.options }));
+    },
+    withdraw: (record) => transitions.withdraw(record),
+    touched: (id) => replicator.touch(id),
+    forward: (doc, request, signal) => peers.forward(doc.owner, request, signal),
+  };
+
+  return {
+    ownership,
+    directory,
+    answers: {
+      'copy-state': (peer, ask, signal) => copies.state(peer, ask, signal),
+      'rewind-copy': (peer, ask, signal) => copies.rewind(peer, ask, signal),
+      'prune-copy': async (peer, ask, signal) => {
+        await copies.prune(peer, ask as typeof ask & { snapshots: readonly SnapshotName[] }, signal);
+        return {};
+      },
+      'list-snapshots': (_peer, { id }) => copies.list(id),
+      handoff: (peer, ask, signal) => handoffs.hand(peer, ask, signal),
+      promise: async (_peer, { volumes }) => ({ ids: promises.give(volumes) }),
+    },
+    receive: copies.receive,
+    takeOver: takeover.take,
+    copies: replicator.status,
+    problems: placing.problems,
+    isFrozen: fence.isFrozen,
+    forward: peers.forward,
+    provenForMs() {
+      const session = lease.session();
+      return session === null ? 0 : Math.max(0, lease.provenAtMs(session) + timing.fenceAfterMs - clock.bootMs());
+    },
+    async run(signal) {
+      signal.addEventListener('abort', () => stop.abort(signal.reason), { once: true });
+      await Promise.all([
+        lease.run(signal),
+        directory.run(signal),
+        fence.run(signal),
+        promises.run(signal),
+        duties.run(signal),
+        replicator.run(signal),
+        placing.run(signal),
+      ]);
+    },
+  };
+}

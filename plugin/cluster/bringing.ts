@@ -1,0 +1,119 @@
+import type { Logger } from 'pino';
+import { FlockError } from '../../controller/model/errors.ts';
+import { isInternalSnapshot } from '../../controller/model/names.ts';
+import { type Identified, planTransfer } from '../../controller/model/replication.ts';
+import type { Snapshot, Storage } from '../storage/storage.ts';
+import type { Clock, CopyState, Peers } from './ports.ts';
+import { historyOf, type Target, type Work } from './replication-work.ts';
+import type { Replicated } from './replicator.ts';
+
+/** Brings one copy to what the volume has, step by step, each step planned anew from what both have. */
+export type Bring = (volume: Replicated, work: Work, target: Target, signal: AbortSignal) => Promise<void>;
+
+export type BringParts = {
+  readonly storage: Storage;
+  readonly clock: Clock;
+  readonly peers: Peers;
+  readonly log: Logger;
+};
+
+const callMs = 10_000;
+const rewindMs = 60_000;
+const stepsMax = 64;
+
+export function createBring({ storage, clock, peers, log }: BringParts): Bring {
+  /** Steps through the snapshots that people made, so that a copy has them too, up to the newest. */
+  async function bring(volume: Replicated, work: Work, target: Target, signal: AbortSignal): Promise<void> {
+    const { doc } = volume;
+    const ask = { id: doc.id, epoch: doc.epoch };
+    const call = { timeoutMs: callMs, signal };
+    for (let step = 0; step < stepsMax && !signal.aborted; step += 1) {
+      const startedMs = clock.bootMs();
+      target.copy ??= await peers.call(target.node, 'copy-state', ask, call);
+      const owner = await historyOf(storage, work);
+      const plan = planTransfer({
+        owner: upToNext(owner, target.copy),
+        replica: target.copy.snapshots,
+        ownerEpoch: doc.epoch,
+        replicaEpoch: target.copy.epoch,
+      });
+      switch (plan.kind) {
+        case 'in-sync': {
+          const newest = owner.at(-1);
+          if (newest === undefined || newest.identity !== target.copy.snapshots?.at(-1)?.identity) continue;
+          await work.holds.settle(newest.name, target.node);
+          target.failures = 0;
+          if (target.problem !== null)
+            log.info(
+              { event: 'replication.copy-recovered', dataset: doc.id, node: target.node },
+              'the copy is up to date again',
+            );
+          target.problem = null;
+          return;
+        }
+        case 'refused':
+          throw new FlockError('epoch-stale', plan.reason);
+        case 'diverged':
+          log.warn(
+            { event: 'replication.diverged', dataset: doc.id, node: target.node, common: plan.common },
+            'the copy has other writes, which it keeps as a stash',
+          );
+          target.copy = await peers.call(
+            target.node,
+            'rewind-copy',
+            { ...ask, common: plan.common },
+            { ...call, timeoutMs: rewindMs },
+          );
+          break;
+        case 'full':
+        case 'incremental': {
+          const from = plan.kind === 'full' ? null : plan.from;
+          const to = begunBefore(owner, target.copy, from) ?? plan.to;
+          await send(volume, work, target, from, to, signal);
+          const taken = work.newest?.identity === to.identity ? work.newest.atMs : startedMs;
+          target.currentAtMs = taken;
+          work.cycleMs = clock.bootMs() - startedMs;
+        }
+      }
+    }
+  }
+
+  async function send(
+    volume: Replicated,
+    work: Work,
+    target: Target,
+    from: Identified | null,
+    to: Identified,
+    signal: AbortSignal,
+  ): Promise<void> {
+    target.sentBytes = 0;
+    // What an increment takes could only be told by making it.
+    target.totalBytes = from === null ? await storage.estimate({ id: volume.doc.id, to: to.name, from: null }) : null;
+    await work.holds.take(to.name, target.node);
+    const transfer = { doc: volume.doc, to: to.name, toIdentity: to.identity, from: from?.name ?? null };
+    await peers.transfer(target.node, transfer, (bytes) => (target.sentBytes = bytes), signal);
+    const { epoch, snapshots } = target.copy ?? { epoch: volume.doc.epoch, snapshots: null };
+    target.copy = {
+      epoch: Math.max(epoch, volume.doc.epoch),
+      snapshots: [...(snapshots ?? []), { name: to.name, identity: to.identity }],
+    };
+    await work.holds.settle(to.name, target.node);
+  }
+
+  return bring;
+}
+
+/** The owner's snapshots up to the oldest one made by people that the copy does not have, or all. */
+function upToNext(owner: readonly Snapshot[], copy: CopyState): readonly Snapshot[] {
+  const present = new Set(copy.snapshots?.map(({ identity }) => identity));
+  const common = owner.findLastIndex(({ identity }) => present.has(identity));
+  const next = owner.findIndex(({ name }, index) => index > common && !isInternalSnapshot(name));
+  return next === -1 ? owner : owner.slice(0, next + 1);
+}
+
+/** The end of a stream that broke off and has a beginning on the other side: going on with it is less than beginning a newer one. */
+function begunBefore(owner: readonly Snapshot[], { partial }: CopyState, from: Identified | null): Identified | null {
+  if (partial == null || partial.from !== (from?.name ?? null)) return null;
+  const at = owner.findIndex(({ identity }) => identity === partial.toIdentity);
+  return at > owner.findIndex(({ identity }) => identity === from?.identity) ? (owner[at] ?? null) : null;
+}

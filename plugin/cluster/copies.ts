@@ -1,0 +1,306 @@
+import type { Logger } from 'pino';
+import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import { FlockError, messageOf } from '../../controller/model/errors.ts';
+import {
+  type DatasetId,
+  datasetIdFor,
+  internalSnapshotPrefix,
+  type NodeName,
+  parseHoldTag,
+  quote,
+  type SnapshotName,
+} from '../../controller/model/names.ts';
+import { snapshotName } from '../../controller/model/replication.ts';
+import { encodeStamp, type VolumeRecord } from '../../controller/model/volume.ts';
+import type { Locks } from '../locks.ts';
+import type { State } from '../state.ts';
+import { type Snapshot, type Storage, stampBytesMax } from '../storage/storage.ts';
+import { datasetOptions } from '../volumes/context.ts';
+import type { Directory } from './directory.ts';
+import type { Clock, CopyRequest, CopyState, Transfer } from './ports.ts';
+
+/**
+ * The copies that this node holds of other nodes' volumes. They change only by what their owner sends, and nothing that only this
+ * node has is ever destroyed: what does not belong to the surviving history becomes a stash, a dataset of its own.
+ *
+ * INVARIANTS
+ * - The epoch of a record only grows, and is on disk before anything of that epoch is received; whoever sends with a lower one is refused.
+ * - A new epoch is believed only after the store has confirmed who its owner is.
+ */
+export type Copies = {
+  state(peer: NodeName, ask: CopyRequest, signal: AbortSignal): Promise<CopyState>;
+  rewind(
+    peer: NodeName,
+    ask: CopyRequest & { readonly common: SnapshotName | null },
+    signal: AbortSignal,
+  ): Promise<CopyState>;
+  prune(
+    peer: NodeName,
+    ask: CopyRequest & { readonly snapshots: readonly SnapshotName[] },
+    signal: AbortSignal,
+  ): Promise<void>;
+  /** Receives a stream through `read`, which gives the storage a descriptor. Resolves when the snapshot is there with the right identity. */
+  receive(
+    peer: NodeName,
+    transfer: Transfer,
+    read: (receive: (source: number, signal: AbortSignal) => Promise<Snapshot>) => Promise<Snapshot>,
+    signal: AbortSignal,
+  ): Promise<void>;
+  /**
+   * What this node wrote as an owner that was superseded is made a snapshot, so that it is seen and stashed when the new owner
+   * looks; then the record says that the dataset is a copy. `owner` and `epoch`: of the successor. The volume is not mounted any more.
+   */
+  demote(
+    record: VolumeRecord,
+    owner: NodeName,
+    options: { readonly hasUnsent: boolean },
+    signal: AbortSignal,
+  ): Promise<void>;
+  /** What is here of a volume, as a copy or as its owner's. */
+  list(id: DatasetId): Promise<CopyState>;
+  /** Stops what is being received, so that nothing moves the content any more, then does the work before anything else can come. */
+  settle(id: DatasetId, work: () => void): Promise<void>;
+  /** Gives up a copy that is not wanted any more; what `identities` (the owner's snapshots) do not show is stashed first. */
+  discard(record: VolumeRecord, identities: ReadonlySet<string> | null, signal: AbortSignal): Promise<void>;
+};
+
+export type CopiesParts = {
+  readonly storage: Storage;
+  readonly state: State;
+  readonly locks: Locks;
+  readonly clock: Clock;
+  readonly directory: Directory;
+  readonly stashMs: () => number;
+  /** Destroys the dataset of a record that says `destroying`, and the record. */
+  readonly destroy: (record: VolumeRecord) => Promise<void>;
+  /** A stream of a newer epoch has come for a volume that this node still takes for its own. */
+  readonly onStale: (id: DatasetId) => void;
+  readonly log: Logger;
+};
+
+const ownerTag = parseHoldTag('flock.owner');
+/** What its owner has looked at or sent so shortly ago is wanted, whatever the document says: the last step of a handoff takes far less. */
+const wantedMs = 30_000;
+
+type Replica = VolumeRecord & { readonly phase: Extract<VolumeRecord['phase'], { kind: 'replica' }> };
+
+function isReplica(record: VolumeRecord): record is Replica {
+  return record.phase.kind === 'replica';
+}
+
+export function createCopies(parts: CopiesParts): Copies {
+  const { storage, state, locks, clock, directory, stashMs, destroy, onStale, log } = parts;
+  const receiving = new Map<DatasetId, AbortController>();
+  const askedAtMs = new Map<DatasetId, number>();
+  /** What a predecessor of this process was asked is not known: its owner may be about to hand it over. */
+  const startedMs = clock.bootMs();
+  const alone = <T>(id: DatasetId, what: string, signal: AbortSignal, work: () => Promise<T>) =>
+    locks.with(`copy:${id}`, what, signal, work);
+
+  /** The record of the copy, after it has been made sure that the peer may say anything about it. null: there is no copy here. */
+  async function admit(peer: NodeName, { id, epoch }: CopyRequest): Promise<Replica | null> {
+    const record = state.byId(id) ?? null;
+    if (record !== null && record.epoch > epoch) throw stale(record, epoch);
+    if (record !== null && isReplica(record) && record.epoch === epoch && record.phase.owner === peer) return record;
+    const volume = await directory.look(id);
+    if (volume === null || volume.doc.owner !== peer || volume.doc.epoch !== epoch) {
+      throw new FlockError('epoch-stale', `the store does not show ${peer} as the owner of ${id} with epoch ${epoch}`, {
+        owner: volume?.doc.owner,
+        epoch: volume?.doc.epoch,
+      });
+    }
+    if (record === null) return null;
+    if (!isReplica(record)) {
+      onStale(id);
+      throw new FlockError(
+        'volume-busy',
+        `this node has not yet given up volume ${quote(record.name)} (${record.phase.kind}); try again`,
+      );
+    }
+    const admitted: Replica = {
+      ...record,
+      name: volume.doc.name,
+      options: volume.doc.options,
+      epoch,
+      phase: { ...record.phase, owner: peer },
+    };
+    state.commit({ put: [admitted] });
+    return admitted;
+  }
+
+  function stale(record: VolumeRecord, epoch: number): FlockError {
+    return new FlockError(
+      'epoch-stale',
+      `this node has seen epoch ${record.epoch} of ${record.id}, newer than ${epoch}`,
+      { epoch: record.epoch },
+    );
+  }
+
+  async function stateOf(id: DatasetId, epoch: number): Promise<CopyState> {
+    const there = state.byId(id) !== undefined && (await storage.exists(id));
+    if (!there) return { epoch, snapshots: null };
+    const snapshots = (await storage.snapshots(id)).map(({ name, identity }) => ({ name, identity }));
+    // The beginning of a complete stream is no dataset yet that could be compared with anything.
+    const isPartial = snapshots.length === 0 && (await storage.resumeToken(id)) !== null;
+    return { epoch, snapshots: isPartial ? null : snapshots };
+  }
+
+  /** Live content and all snapshots after `common` become a dataset of their own; with null everything does. */
+  async function stash(record: Replica, common: SnapshotName | null): Promise<Replica> {
+    const stashing = { aside: datasetIdFor(record.name, clock.randomHex(4)), common };
+    const begun: Replica = { ...record, phase: { ...record.phase, stashing } };
+    state.commit({ put: [begun] });
+    return await finishStash(begun);
+  }
+
+  /** Repeated after a crash, with the same names. */
+  async function finishStash(record: Replica): Promise<Replica> {
+    const { stashing } = record.phase;
+    if (stashing === null) return record;
+    const { aside, common } = stashing;
+    const nowMs = clock.nowMs();
+    const stashed: VolumeRecord = {
+      ...record,
+      id: aside,
+      phase: { kind: 'stashed', of: record.id, stashedAtMs: nowMs, expiresAtMs: nowMs + stashMs(), common },
+    };
+    const options = { ...datasetOptions(stashed, storage.kind), mode: null, uid: null, gid: null };
+    await storage.unmount(record.id);
+    await storage.abandonReceive(record.id);
+    if (common !== null) await storage.rollback(record.id, common, aside, options);
+    else if (await storage.exists(record.id)) {
+      await storage.clone({ id: record.id, snapshot: null }, aside, options);
+      await storage.destroy(record.id);
+    }
+    const done: Replica = { ...record, phase: { ...record.phase, stashing: null } };
+    state.commit({ put: [stashed, done] });
+    log.warn(
+      { event: 'copy.stashed', volume: record.name, dataset: record.id, stash: aside, common },
+      'writes that did not survive are kept as a stash',
+    );
+    return done;
+  }
+
+  /**
+   * An increment starts from the newest snapshot, so all other holds are left over: from receiving that was cut off, and from the time
+   * when this node was the owner. They would keep the snapshots from being thinned for ever.
+   */
+  async function releaseOld(id: DatasetId): Promise<void> {
+    if (!(await storage.exists(id))) return;
+    for (const { name, holds } of (await storage.snapshots(id)).slice(0, -1))
+      for (const tag of holds) if (tag.startsWith(internalSnapshotPrefix)) await storage.release(id, name, tag);
+  }
+
+  function newRecord(peer: NodeName, doc: VolumeDoc): Replica {
+    const record: Replica = {
+      id: doc.id,
+      name: doc.name,
+      createdAtMs: doc.createdAtMs,
+      options: doc.options,
+      epoch: doc.epoch,
+      phase: { kind: 'replica', owner: peer, stashing: null },
+    };
+    state.commit({ put: [record] });
+    return record;
+  }
+
+  return {
+    state: (peer, ask, signal) =>
+      alone(ask.id, 'a look', signal, async () => {
+        const record = await admit(peer, ask);
+        if (record !== null) {
+          askedAtMs.set(ask.id, clock.bootMs());
+          await finishStash(record);
+          await releaseOld(ask.id);
+        }
+        return await stateOf(ask.id, ask.epoch);
+      }),
+
+    rewind: (peer, ask, signal) =>
+      alone(ask.id, 'rewinding', signal, async () => {
+        const record = await admit(peer, ask);
+        if (record?.phase.stashing != null) await finishStash(record);
+        else if (record !== null && (await storage.exists(ask.id))) await stash(record, ask.common);
+        return await stateOf(ask.id, ask.epoch);
+      }),
+
+    prune: (peer, ask, signal) =>
+      alone(ask.id, 'thinning of snapshots', signal, async () => {
+        if ((await admit(peer, ask)) === null) return;
+        const newest = (await storage.snapshots(ask.id)).at(-1)?.name;
+        for (const name of ask.snapshots) if (name !== newest) await storage.destroySnapshot(ask.id, name);
+      }),
+
+    receive: (peer, transfer, read, signal) =>
+      alone(transfer.doc.id, 'receiving', signal, async () => {
+        const { doc, to, from, toIdentity } = transfer;
+        const admitted = await admit(peer, { id: doc.id, epoch: doc.epoch });
+        const record = admitted ?? newRecord(peer, doc);
+        const { mode: _mode, uid: _uid, gid: _gid, stamp: _stamp, ...options } = datasetOptions(record, storage.kind);
+        const stamp = encodeStamp(record, stampBytesMax);
+        const request = { id: doc.id, to, from, stamp, options, resumable: true };
+        const stop = new AbortController();
+        askedAtMs.set(doc.id, clock.bootMs());
+        receiving.set(doc.id, stop);
+        const received = await read((source, reading) =>
+          storage.receive(request, source, AbortSignal.any([reading, stop.signal])),
+        ).finally(() => {
+          receiving.delete(doc.id);
+          askedAtMs.set(doc.id, clock.bootMs());
+        });
+        if (received.identity !== toIdentity)
+          throw new FlockError('stream-invalid', `${doc.id}: received snapshot ${to} is not the one that was sent`);
+        await storage.hold(doc.id, to, ownerTag);
+        if (from !== null) await storage.release(doc.id, from, ownerTag);
+      }),
+
+    demote: (record, owner, { hasUnsent }, signal) =>
+      alone(record.id, 'giving up', signal, async () => {
+        await storage.unmount(record.id);
+        if (hasUnsent) {
+          const name = snapshotName(Math.max(1, record.epoch), clock.nowMs());
+          const present = await storage.snapshots(record.id);
+          if (!present.some((snapshot) => snapshot.name === name)) await storage.snapshot(record.id, name);
+        }
+        state.setUses(record.id, []);
+        state.commit({ put: [{ ...record, phase: { kind: 'replica', owner, stashing: null } }] });
+      }),
+
+    list: (id) => stateOf(id, state.byId(id)?.epoch ?? 0),
+
+    async settle(id, work) {
+      const limit = new AbortController();
+      receiving.get(id)?.abort(new FlockError('epoch-stale', 'the copy has become the volume'));
+      await alone(id, 'becoming the volume', limit.signal, async () => work());
+    },
+
+    discard: (record, identities, signal) =>
+      alone(record.id, 'discarding', signal, async () => {
+        const found = state.byId(record.id);
+        if (found === undefined || !isReplica(found)) return;
+        // A handoff sends to a node that the document names only when all is there.
+        const sinceMs = clock.bootMs() - (askedAtMs.get(record.id) ?? startedMs);
+        if (identities !== null && sinceMs < wantedMs) return;
+        askedAtMs.delete(record.id);
+        let current = await finishStash(found);
+        if (identities !== null && (await storage.exists(record.id))) {
+          const snapshots = await storage.snapshots(record.id);
+          const index = snapshots.findLastIndex(({ identity }) => identities.has(identity));
+          if (index < snapshots.length - 1) current = await stash(current, snapshots[index]?.name ?? null);
+        }
+        const doomed: VolumeRecord = { ...current, phase: { kind: 'destroying' } };
+        state.commit({ put: [doomed] });
+        // What can't be destroyed now is left to the sweep; another copy can only be received when it is gone.
+        await destroy(doomed).catch((error: unknown) =>
+          log.info(
+            { event: 'copy.destroy-postponed', dataset: doomed.id, reason: messageOf(error) },
+            'will be tried again',
+          ),
+        );
+        log.info(
+          { event: 'copy.discarded', volume: current.name, dataset: current.id },
+          'a copy that is no longer wanted goes',
+        );
+      }),
+  };
+}

@@ -1,0 +1,256 @@
+import type { Logger } from 'pino';
+import { messageOf, unreachable } from '../../controller/model/errors.ts';
+import { type DatasetId, type NodeName, quote } from '../../controller/model/names.ts';
+import { type Duty, dutyOf, trashedOf } from '../../controller/model/ownership.ts';
+import type { VolumeRecord } from '../../controller/model/volume.ts';
+import type { Locks } from '../locks.ts';
+import type { State } from '../state.ts';
+import type { Storage } from '../storage/storage.ts';
+import type { Copies } from './copies.ts';
+import type { Directory, SeenVolume } from './directory.ts';
+import type { Lease } from './lease.ts';
+import type { Clock, Peers, Users } from './ports.ts';
+import type { Proofs } from './proofs.ts';
+import type { Replicator } from './replicator.ts';
+import type { Transitions } from './transitions.ts';
+
+/**
+ * Brings this node's datasets in line with what the store says of them, again and again: the pure `dutyOf` says what is to be done,
+ * this does it. What was seen may be old, so whatever is more than a note is decided once more on a fresh look.
+ */
+export type Duties = {
+  /** Look at this volume, or at all, soon. */
+  wake(id?: DatasetId): void;
+  /** Does what is to be done about one volume now. Called under the lock of its name; throws what keeps it from being done. */
+  settle(id: DatasetId, signal: AbortSignal): Promise<void>;
+  /** Makes the replica here the volume. Called under the lock of its name. */
+  promote(record: VolumeRecord, volume: SeenVolume): Promise<VolumeRecord>;
+  run(signal: AbortSignal): Promise<void>;
+};
+
+export type DutyParts = {
+  readonly node: NodeName;
+  readonly storage: Storage;
+  readonly state: State;
+  readonly locks: Locks;
+  readonly clock: Clock;
+  readonly users: Users;
+  readonly peers: Peers;
+  readonly lease: Lease;
+  readonly proofs: Proofs;
+  readonly directory: Directory;
+  readonly transitions: Transitions;
+  readonly copies: Copies;
+  readonly replicator: Replicator;
+  readonly log: Logger;
+};
+
+const pauseMsMin = 100;
+const periodMs = 5_000;
+const workMs = 60_000;
+
+export function createDuties(parts: DutyParts): Duties {
+  const {
+    node,
+    storage,
+    state,
+    locks,
+    clock,
+    users,
+    peers,
+    lease,
+    proofs,
+    directory,
+    transitions,
+    copies,
+    replicator,
+    log,
+  } = parts;
+  const noted = new Map<DatasetId, string>();
+  let wakeUp: () => void = () => undefined;
+  let isDue = true;
+
+  function dutyNow(volume: SeenVolume | null, record: VolumeRecord | null): Duty {
+    return dutyOf(node, volume === null ? null : directory.seen(volume, lease.session()), record);
+  }
+
+  async function look(signal: AbortSignal): Promise<void> {
+    const session = lease.session();
+    const records = new Map(state.all().map((record) => [record.id, record]));
+    const ids = new Set(records.keys());
+    for (const { doc } of directory.volumes()) if (doc.owner === node) ids.add(doc.id);
+    const due: DatasetId[] = [];
+    for (const id of ids) {
+      const volume = directory.volume(id);
+      const record = records.get(id) ?? null;
+      if (
+        volume !== null &&
+        session !== null &&
+        volume.session === session &&
+        volume.doc.owner === node &&
+        !proofs.isLockedWith(id, session)
+      )
+        proofs.locked(id, session, Number.NEGATIVE_INFINITY);
+      if (dutyNow(volume, record).kind !== 'none') due.push(id);
+    }
+    await eachOf(due, (id) => perform(id, signal));
+  }
+
+  /** A few at a time: after a session was lost a thousand volumes want to be locked again. */
+  async function eachOf(ids: readonly DatasetId[], work: (id: DatasetId) => Promise<void>): Promise<void> {
+    const queue = [...ids];
+    const worker = async () => {
+      for (let id = queue.shift(); id !== undefined; id = queue.shift()) await work(id);
+    };
+    await Promise.all(Array.from({ length: workersMax }, worker));
+  }
+
+  async function perform(id: DatasetId, signal: AbortSignal): Promise<void> {
+    const limit = AbortSignal.any([signal, limited(signal)]);
+    try {
+      const key = state.byId(id)?.name ?? id;
+      await locks.with(key, 'reconciliation', limit, () => settle(id, limit));
+      noted.delete(id);
+    } catch (error) {
+      const reason = messageOf(error);
+      if (noted.get(id) === reason) return;
+      noted.set(id, reason);
+      log.warn({ event: 'duty.postponed', dataset: id, reason }, 'will be tried again');
+    }
+  }
+
+  async function settle(id: DatasetId, signal: AbortSignal): Promise<void> {
+    const volume = await directory.look(id);
+    const record = state.byId(id) ?? null;
+    await execute(dutyNow(volume, record), volume, record, signal);
+  }
+
+  function limited(signal: AbortSignal): AbortSignal {
+    const limit = new AbortController();
+    void clock.sleep(workMs, signal).then(() => limit.abort(new Error(`not done within ${workMs / 1000} s`)));
+    return limit.signal;
+  }
+
+  async function execute(
+    duty: Duty,
+    volume: SeenVolume | null,
+    record: VolumeRecord | null,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (duty.kind === 'none') return;
+    if (duty.kind === 'missing') {
+      throw new Error(
+        `the cluster says that this node owns ${quote(volume?.doc.name ?? '')}, but its dataset is not here`,
+      );
+    }
+    if (record === null) return;
+    switch (duty.kind) {
+      case 'lock':
+        if (volume !== null && (await transitions.lock(volume)))
+          log.info({ event: 'duty.locked', volume: record.name, dataset: record.id }, 'volume locked');
+        return;
+      case 'promote':
+        if (volume !== null) await promote(record, volume);
+        return;
+      case 'keep':
+        if (volume === null || !(await transitions.reaffirm(volume))) return;
+        commit({ ...record, phase: { kind: 'ready' } }, 'kept');
+        return;
+      case 'follow':
+        await release(record.id);
+        commit(
+          { ...record, epoch: duty.epoch, phase: { kind: 'replica', owner: duty.owner, stashing: null } },
+          'followed',
+        );
+        return;
+      case 'yield':
+        log.warn(
+          { event: 'duty.superseded', volume: record.name, owner: duty.owner, epoch: duty.epoch },
+          'the volume has a new owner: its users are stopped',
+        );
+        await users.stop([record.id]);
+        await release(record.id);
+        await copies.demote(record, duty.owner, { hasUnsent: true }, signal);
+        return;
+      case 'discard': {
+        const known =
+          duty.owner === null
+            ? null
+            : await peers.call(duty.owner, 'list-snapshots', { id: record.id }, { timeoutMs: 5_000, signal });
+        // An owner that shows nothing is none to go by.
+        if (known !== null && known.snapshots === null) return;
+        // The owner may have handed it to this node while it was asked.
+        const latest = await directory.look(record.id);
+        if (dutyNow(latest, state.byId(record.id) ?? null).kind !== 'discard') return;
+        const identities = known?.snapshots?.map(({ identity }) => identity) ?? null;
+        await copies.discard(record, identities === null ? null : new Set(identities), signal);
+        return;
+      }
+      case 'publish': {
+        if (record.phase.kind !== 'ready') return;
+        const doc = await transitions.claim(record);
+        commit({ ...record, epoch: doc.epoch }, 'published');
+        return;
+      }
+      case 'republish':
+        await transitions.setTrashed(record.id, trashedOf(record), record.name);
+        return;
+      default:
+        unreachable(duty);
+    }
+  }
+
+  async function promote(record: VolumeRecord, { doc }: SeenVolume): Promise<VolumeRecord> {
+    const session = lease.session();
+    if (session === null) return record;
+    if (!(await storage.exists(record.id))) throw new Error(`the copy of ${quote(record.name)} is not in the pool`);
+    const promoted: VolumeRecord = {
+      ...record,
+      name: doc.name,
+      options: doc.options,
+      epoch: doc.epoch,
+      phase: { kind: 'ready' },
+    };
+    await copies.settle(record.id, () => commit(promoted, 'promoted'));
+    proofs.locked(record.id, session, Number.NEGATIVE_INFINITY);
+    replicator.touch(record.id);
+    return promoted;
+  }
+
+  function commit(record: VolumeRecord, what: string): void {
+    state.commit({ put: [record] });
+    log.info(
+      { event: `duty.${what}`, volume: record.name, dataset: record.id, epoch: record.epoch, phase: record.phase.kind },
+      'volume changed hands',
+    );
+  }
+
+  async function release(id: DatasetId): Promise<void> {
+    proofs.dropped(id);
+    await replicator.drop(id);
+  }
+
+  return {
+    wake() {
+      isDue = true;
+      wakeUp();
+    },
+    settle,
+    promote,
+    async run(signal) {
+      while (!signal.aborted) {
+        isDue = false;
+        if (directory.complete() && lease.session() !== null) await look(signal);
+        // `isDue` may have been set while it looked.
+        if (!isDue) {
+          const woken = new AbortController();
+          wakeUp = () => woken.abort();
+          await clock.sleep(periodMs, AbortSignal.any([signal, woken.signal]));
+        }
+        await clock.sleep(pauseMsMin, signal);
+      }
+    },
+  };
+}
+
+const workersMax = 4;

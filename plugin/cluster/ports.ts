@@ -1,0 +1,106 @@
+import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import type { DatasetId, NodeName, SnapshotName } from '../../controller/model/names.ts';
+import type { SessionId } from '../../controller/store/store.ts';
+import type { Snapshot } from '../storage/storage.ts';
+import type { ApiRequest } from '../volumes/ownership.ts';
+
+/**
+ * What a node's part in the cluster is made of from outside: time, other nodes, and the processes that use volumes. The real ones are
+ * wired in plugin/node.ts, the simulation has its own.
+ */
+export type Clock = {
+  /** Of the clock that goes on while a machine is suspended (CLOCK_BOOTTIME). All deadlines are on it. */
+  bootMs(): number;
+  /** Wall clock, for people only. */
+  nowMs(): number;
+  /** Resolves after the time or when the signal fires; never rejects. */
+  sleep(ms: number, signal: AbortSignal): Promise<void>;
+  randomHex(bytes: number): string;
+};
+
+/** The processes, in containers or not, that have volumes mounted. Works without Docker. */
+export type Users = {
+  /** Which of these are mounted by anybody. */
+  using(ids: readonly DatasetId[]): Promise<ReadonlySet<DatasetId>>;
+  /** Stops all of them where they are (SIGSTOP); they write nothing more until `thaw`. Returns when all stand. */
+  freeze(ids: readonly DatasetId[]): Promise<void>;
+  thaw(ids: readonly DatasetId[]): Promise<void>;
+  /** Ends all of them (SIGKILL) and returns when their mounts are gone. Throws `volume-in-use` if that takes too long. */
+  stop(ids: readonly DatasetId[]): Promise<void>;
+};
+
+/** What nodes ask of each other. Each may fail with `node-unreachable`, or with whatever FlockError the other node threw. */
+export type PeerCalls = {
+  /** From an owner: what the node has of the volume. */
+  'copy-state': { readonly ask: CopyRequest; readonly answer: CopyState };
+  /**
+   * From an owner, to a copy that has what the owner has not: keep it as a stash and go back to the snapshot `common` (its name
+   * here), or give up all of the copy (null).
+   */
+  'rewind-copy': { readonly ask: CopyRequest & { readonly common: SnapshotName | null }; readonly answer: CopyState };
+  /** From an owner: destroy these snapshots of the copy. */
+  'prune-copy': {
+    readonly ask: CopyRequest & { readonly snapshots: readonly SnapshotName[] };
+    readonly answer: object;
+  };
+  /** What the node has of a volume, as its owner or as a copy. Changes nothing. */
+  'list-snapshots': { readonly ask: { readonly id: DatasetId }; readonly answer: CopyState };
+  /** To an owner: hand the volume over to the asking node, whose session this is. `deadlineMs`: how long the asker waits. */
+  handoff: {
+    readonly ask: { readonly id: DatasetId; readonly session: SessionId; readonly deadlineMs: number };
+    readonly answer: HandoffAnswer;
+  };
+  /** From an owner that can't reach the store: promise not to take these volumes for a guard time from now. Answers those that are promised. */
+  promise: {
+    readonly ask: { readonly volumes: readonly CopyRequest[] };
+    readonly answer: { readonly ids: readonly DatasetId[] };
+  };
+};
+
+export type CopyRequest = { readonly id: DatasetId; readonly epoch: number };
+
+export type CopyState = {
+  /** The highest epoch that the node has seen of the volume. */
+  readonly epoch: number;
+  /** Oldest first; null: it has no dataset of the volume. */
+  readonly snapshots: readonly Pick<Snapshot, 'name' | 'identity'>[] | null;
+  /** The stream of which it has a beginning, from an attempt that broke off. */
+  readonly partial?: PartialCopy | null | undefined;
+};
+
+/** What makes a stream that one: the snapshot it ends with and the one it starts from. */
+export type PartialCopy = { readonly toIdentity: string; readonly from: SnapshotName | null };
+
+export type HandoffAnswer =
+  | { readonly kind: 'done'; readonly doc: VolumeDoc }
+  /** The transfer goes on in the background; ask again. */
+  | { readonly kind: 'running'; readonly sentBytes: number; readonly totalBytes: number | null };
+
+export type Peers = {
+  call<Name extends keyof PeerCalls>(
+    node: NodeName,
+    name: Name,
+    ask: PeerCalls[Name]['ask'],
+    options: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  ): Promise<PeerCalls[Name]['answer']>;
+  /** A request of the REST API that another node's flockctl or Docker made. Answers the body. */
+  forward(node: NodeName, request: ApiRequest, signal: AbortSignal): Promise<unknown>;
+  /** Sends a snapshot to the node's copy and resolves when the node has verified it. `onProgress`: bytes sent so far. */
+  transfer(node: NodeName, transfer: Transfer, onProgress: (bytes: number) => void, signal: AbortSignal): Promise<void>;
+};
+
+/** The header of a stream between nodes. */
+export type Transfer = {
+  readonly doc: VolumeDoc;
+  readonly to: SnapshotName;
+  readonly toIdentity: string;
+  readonly from: SnapshotName | null;
+};
+
+export type Answers = {
+  readonly [Name in keyof PeerCalls]: (
+    peer: NodeName,
+    ask: PeerCalls[Name]['ask'],
+    signal: AbortSignal,
+  ) => Promise<PeerCalls[Name]['answer']>;
+};

@@ -1,0 +1,119 @@
+import type { DatasetId, NodeName, SnapshotName } from '../../controller/model/names.ts';
+import type { Snapshot, Storage } from '../storage/storage.ts';
+import { createHolds, type Holds } from './holds.ts';
+import type { CopyState } from './ports.ts';
+
+/** What a node remembers of the replication of one volume, and of each of its copies. All of it can be found out anew. */
+
+export type Target = {
+  readonly node: NodeName;
+  copy: CopyState | null;
+  sending: Promise<void> | null;
+  sentBytes: number;
+  totalBytes: number | null;
+  failures: number;
+  retryAtMs: number;
+  problem: string | null;
+  /** Boot time when what the copy has was the newest there was. */
+  currentAtMs: number | null;
+};
+
+export type Work = {
+  readonly id: DatasetId;
+  readonly targets: Map<NodeName, Target>;
+  readonly holds: Holds;
+  readonly stop: AbortController;
+  mark: string | null;
+  touched: boolean;
+  /** All snapshots, oldest first; null: to be listed anew. */
+  history: readonly Snapshot[] | null;
+  newest: { readonly identity: string; readonly name: SnapshotName; readonly atMs: number } | null;
+  checkAtMs: number;
+  /** It is being looked at now. */
+  isAttended: boolean;
+  pruneAtMs: number;
+  /** The copies that it is at rest with; null: it is not. */
+  restsWith: readonly NodeName[] | null;
+  unchanged: number;
+  cycleMs: number;
+  /** How many wait for a `sync`: it goes on although the volume is being handed over or has no copies. */
+  syncs: number;
+};
+
+export type CopyStatus = {
+  readonly node: NodeName;
+  readonly state: 'in-sync' | 'behind' | 'sending' | 'waiting';
+  /** Age of what the copy has, where the volume has something newer; 0: it has everything; null: nothing is known yet. */
+  readonly lagMs: number | null;
+  readonly snapshot: SnapshotName | null;
+  readonly sentBytes: number;
+  readonly totalBytes: number | null;
+  readonly problem: string | null;
+};
+
+export function createWork(storage: Storage, id: DatasetId, pruneAtMs: number): Work {
+  return {
+    id,
+    targets: new Map(),
+    holds: createHolds(storage, id),
+    stop: new AbortController(),
+    mark: null,
+    touched: true,
+    history: null,
+    newest: null,
+    checkAtMs: 0,
+    isAttended: false,
+    pruneAtMs,
+    restsWith: null,
+    unchanged: 0,
+    cycleMs: 0,
+    syncs: 0,
+  };
+}
+
+export function targetOf(work: Work, node: NodeName): Target {
+  const known = work.targets.get(node);
+  if (known !== undefined) return known;
+  const made: Target = {
+    node,
+    copy: null,
+    sending: null,
+    sentBytes: 0,
+    totalBytes: null,
+    failures: 0,
+    retryAtMs: 0,
+    problem: null,
+    currentAtMs: null,
+  };
+  work.targets.set(node, made);
+  return made;
+}
+
+export function has(target: Target, identity: string | undefined): boolean {
+  return identity !== undefined && target.copy?.snapshots?.at(-1)?.identity === identity;
+}
+
+export async function historyOf(storage: Storage, work: Work): Promise<readonly Snapshot[]> {
+  work.history ??= await storage.snapshots(work.id);
+  return work.history;
+}
+
+export function statusOf(work: Work, target: Target, now: number): CopyStatus {
+  const synced = has(target, work.newest?.identity);
+  const state = synced
+    ? 'in-sync'
+    : target.sending !== null
+      ? 'sending'
+      : target.problem !== null
+        ? 'waiting'
+        : 'behind';
+  return {
+    node: target.node,
+    state,
+    lagMs: target.currentAtMs === null ? null : synced ? 0 : now - target.currentAtMs,
+    snapshot: target.copy?.snapshots?.at(-1)?.name ?? null,
+    sentBytes: target.sentBytes,
+    totalBytes: target.totalBytes,
+    problem: target.problem,
+  };
+}

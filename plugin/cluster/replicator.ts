@@ -1,0 +1,290 @@
+import type { Logger } from 'pino';
+import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import { FlockError, hasCode, messageOf } from '../../controller/model/errors.ts';
+import type { DatasetId, NodeName } from '../../controller/model/names.ts';
+import {
+  intervalMsDefault,
+  nextInterval,
+  parseReplicationSnapshot,
+  snapshotName,
+  snapshotTimeMs,
+} from '../../controller/model/replication.ts';
+import type { Locks } from '../locks.ts';
+import type { Snapshot, Storage } from '../storage/storage.ts';
+import { createBring } from './bringing.ts';
+import type { Clock, Peers } from './ports.ts';
+import {
+  type CopyStatus,
+  createWork,
+  has,
+  historyOf,
+  statusOf,
+  type Target,
+  targetOf,
+  type Work,
+} from './replication-work.ts';
+import { createThin } from './thinning.ts';
+
+/**
+ * Brings the volumes that this node owns to the nodes that hold copies of them, all the time. One look at the pool tells which have
+ * changed; those get one new snapshot, and every copy that is not being sent to gets the difference from what it has to that.
+ *
+ * INVARIANTS
+ * - A copy is sent one thing at a time; what is newer waits as content, never as a queue of snapshots.
+ * - A slow or dead copy holds back no other: each has its own task, its own pause after a failure, and its own place in the queue.
+ * - The snapshot that a copy has in common with the volume is held until the copy has a newer one.
+ */
+export type Replicator = {
+  /** The content may have changed while it was not mounted, or the copies are others now. */
+  touch(id: DatasetId): void;
+  /**
+   * Brings one node's copy to what the volume is now, whether the document lists it or not. The volume must not be written meanwhile.
+   * `isLocked`: the caller has the lock of its name, so none is taken here.
+   */
+  sync(volume: Replicated, node: NodeName, isLocked: boolean, signal: AbortSignal): Promise<void>;
+  status(id: DatasetId): readonly CopyStatus[];
+  /** Forgets what it knows and stops what it sends. */
+  drop(id: DatasetId): Promise<void>;
+  run(signal: AbortSignal): Promise<void>;
+};
+
+export type Replicated = { readonly doc: VolumeDoc; readonly isMounted: boolean };
+
+export type ReplicatorParts = {
+  readonly storage: Storage;
+  readonly clock: Clock;
+  readonly peers: Peers;
+  readonly locks: Locks;
+  /** What is to be replicated now: ready volumes of this node with their documents. */
+  readonly volumes: () => readonly Replicated[];
+  /** A copy knows of a newer owner: look at the store. */
+  readonly onStale: (id: DatasetId) => void;
+  readonly log: Logger;
+};
+
+const tickMsMin = 50;
+const tickMsMax = 1_000;
+/** With more volumes than this ticks are further apart. */
+const manyVolumes = 20;
+const tickMsMany = 250;
+const retryMsMin = 500;
+const retryMsMax = 30_000;
+const pruneMs = 60_000;
+const transfersMax = 6;
+
+export function createReplicator(parts: ReplicatorParts): Replicator {
+  const { storage, clock, peers, locks, volumes, onStale, log } = parts;
+  const works = new Map<DatasetId, Work>();
+  const bring = createBring({ storage, clock, peers, log });
+  const thin = createThin({ storage, clock, peers, locks, onFailed: failed });
+  let transfers = 0;
+  let wake: () => void = () => undefined;
+
+  function workOf(id: DatasetId): Work {
+    const known = works.get(id) ?? createWork(storage, id, clock.bootMs() + pruneMs);
+    works.set(id, known);
+    return known;
+  }
+
+  async function tick(signal: AbortSignal): Promise<void> {
+    const now = clock.bootMs();
+    const current = volumes().filter(({ doc }) => doc.replicas.length > 0);
+    dropOthers(new Set(current.map(({ doc }) => doc.id)));
+    const due = current.filter((volume) => isDue(volume, workOf(volume.doc.id), now));
+    const marks = await marksOf(due);
+    for (const volume of due) attend(volume, marks.get(volume.doc.id) ?? null, signal);
+  }
+
+  /** One volume that has to wait, for its lock or for another node, keeps no other waiting. */
+  function attend(volume: Replicated, mark: string | null, signal: AbortSignal): void {
+    const work = workOf(volume.doc.id);
+    work.isAttended = true;
+    void advance(volume, work, mark, signal).finally(() => {
+      work.isAttended = false;
+      wake();
+    });
+  }
+
+  /** A volume at rest has nothing to do until it is mounted, touched, or to have other copies. */
+  function isDue({ doc, isMounted }: Replicated, work: Work, now: number): boolean {
+    if (work.isAttended) return false;
+    if (work.checkAtMs <= now) return true;
+    return work.restsWith !== null && (isMounted || work.touched || work.restsWith.join() !== doc.replicas.join());
+  }
+
+  function dropOthers(kept: ReadonlySet<DatasetId>): void {
+    for (const [id, work] of works) if (!kept.has(id) && work.syncs === 0) void drop(id);
+  }
+
+  /** What is not mounted changes only by what flock does to it, and that is told by `touch`. */
+  async function marksOf(due: readonly Replicated[]): Promise<ReadonlyMap<DatasetId, string>> {
+    const ids = due.filter(({ doc, isMounted }) => isMounted || workOf(doc.id).touched).map(({ doc }) => doc.id);
+    return ids.length === 0 ? new Map() : await storage.contentMarks(ids);
+  }
+
+  async function advance(volume: Replicated, work: Work, mark: string | null, signal: AbortSignal): Promise<void> {
+    const { doc } = volume;
+    const nodes = new Set(doc.replicas);
+    for (const node of [...work.targets.keys()]) if (!nodes.has(node)) work.targets.delete(node);
+    const targets = doc.replicas.map((node) => targetOf(work, node));
+    const startedMs = clock.bootMs();
+    try {
+      const changed = work.newest === null || (mark !== null && mark !== work.mark);
+      const idle = targets.filter((target) => target.sending === null && target.retryAtMs <= startedMs);
+      if (changed && idle.length > 0) {
+        await takeSnapshotAlone(volume, work, signal);
+        work.unchanged = 0;
+      } else if (!changed) work.unchanged += 1;
+      for (const target of idle) if (!has(target, work.newest?.identity)) start(volume, work, target);
+      for (const target of targets) if (has(target, work.newest?.identity) && !changed) target.currentAtMs = startedMs;
+      if (work.pruneAtMs <= startedMs) {
+        work.pruneAtMs = startedMs + pruneMs;
+        // Until each copy has its own, what is left over may be all that keeps what it has in common with the volume.
+        if (work.syncs === 0 && targets.every(({ currentAtMs }) => currentAtMs !== null))
+          await work.holds.releaseAllBut(doc.replicas, work.stop.signal);
+        await thin(volume, work, signal);
+      }
+    } catch (error) {
+      if (work.stop.signal.aborted) return;
+      log.warn({ event: 'replication.failed', dataset: doc.id, reason: messageOf(error) }, 'will be tried again');
+    }
+    const waiting = targets.some((target) => !has(target, work.newest?.identity));
+    const intervalMs = doc.options.intervalMs ?? intervalMsDefault;
+    // Nothing can change what is not mounted but `touch` tells of it.
+    const isAtRest = !volume.isMounted && !work.touched && !waiting && work.newest !== null;
+    work.restsWith = isAtRest ? doc.replicas : null;
+    if (isAtRest) {
+      work.checkAtMs = Math.min(work.pruneAtMs, startedMs + pruneMs);
+      return;
+    }
+    work.checkAtMs =
+      startedMs +
+      nextInterval({ intervalMs, lastCycleMs: work.cycleMs, unchangedChecks: waiting ? 0 : work.unchanged });
+  }
+
+  async function takeSnapshot({ doc }: Replicated, work: Work): Promise<void> {
+    const history = await historyOf(storage, work);
+    const atMs = clock.bootMs();
+    work.touched = false;
+    const name = snapshotName(doc.epoch, snapshotTimeMs(clock.nowMs(), lastTimeMs(history)));
+    const { mark, ...made } = await storage.snapshot(doc.id, name);
+    work.newest = { identity: made.identity, name, atMs };
+    work.mark = mark;
+    if (work.history !== null) work.history = [...work.history, made];
+  }
+
+  const takeSnapshotAlone = (volume: Replicated, work: Work, signal: AbortSignal) =>
+    locks.with(volume.doc.name, 'replication', signal, async () => {
+      // The volume may have been handed to another node while this waited for the lock; then it is a copy.
+      work.stop.signal.throwIfAborted();
+      await takeSnapshot(volume, work);
+    });
+
+  function start(volume: Replicated, work: Work, target: Target): void {
+    if (transfers >= transfersMax) return;
+    transfers += 1;
+    target.sending = bring(volume, work, target, work.stop.signal)
+      .catch((error: unknown) => failed(work, target, error))
+      .finally(() => {
+        target.sending = null;
+        transfers -= 1;
+        wake();
+      });
+  }
+
+  function failed(work: Work, target: Target, error: unknown): void {
+    if (work.stop.signal.aborted) return;
+    target.copy = null;
+    target.failures += 1;
+    target.retryAtMs = clock.bootMs() + Math.min(retryMsMax, retryMsMin * 2 ** Math.min(10, target.failures - 1));
+    const problem = messageOf(error);
+    if (problem !== target.problem)
+      log.warn(
+        { event: 'replication.copy-failed', dataset: work.id, node: target.node, reason: problem },
+        'a copy can not be brought up to date',
+      );
+    target.problem = problem;
+    if (hasCode(error, 'epoch-stale')) onStale(work.id);
+  }
+
+  async function drop(id: DatasetId): Promise<void> {
+    const work = works.get(id);
+    if (work === undefined) return;
+    works.delete(id);
+    work.stop.abort(new FlockError('not-owner', `replication of ${id} has been stopped`));
+    await Promise.all([...work.targets.values()].map(({ sending }) => sending));
+  }
+
+  return {
+    touch(id) {
+      const work = works.get(id);
+      if (work === undefined) return;
+      work.touched = true;
+      work.history = null;
+      work.mark = null;
+      work.unchanged = 0;
+      work.checkAtMs = Math.min(work.checkAtMs, clock.bootMs() + tickMsMin);
+    },
+    async sync(volume, node, isLocked, signal) {
+      const work = workOf(volume.doc.id);
+      work.syncs += 1;
+      try {
+        const target = targetOf(work, node);
+        const [mark] = (await storage.contentMarks([volume.doc.id])).values();
+        if (work.newest === null || mark !== work.mark)
+          await (isLocked ? takeSnapshot(volume, work) : takeSnapshotAlone(volume, work, signal));
+        // The regular round may begin to send as soon as what is being sent has ended.
+        while (target.sending !== null) await target.sending;
+        // A copy that the document does not list may have been given up since it was last seen.
+        target.copy = null;
+        const bringing = bring(volume, work, target, AbortSignal.any([signal, work.stop.signal]));
+        target.sending = bringing
+          .catch(() => {
+            target.copy = null;
+          })
+          .finally(() => {
+            target.sending = null;
+          });
+        await bringing;
+      } finally {
+        work.syncs -= 1;
+      }
+    },
+    status(id) {
+      const work = works.get(id);
+      return work === undefined
+        ? []
+        : [...work.targets.values()].map((target) => statusOf(work, target, clock.bootMs()));
+    },
+    drop,
+    async run(signal) {
+      while (!signal.aborted) {
+        try {
+          await tick(signal);
+        } catch (error) {
+          log.warn({ event: 'replication.tick-failed', reason: messageOf(error) }, 'will be tried again');
+        }
+        const woken = new AbortController();
+        wake = () => woken.abort();
+        await clock.sleep(pauseMs(), AbortSignal.any([signal, woken.signal]));
+      }
+      for (const id of [...works.keys()]) await drop(id);
+    },
+  };
+
+  /** Volumes that are due about the same time are looked at together: a look at one costs nearly as much as at a thousand. */
+  function pauseMs(): number {
+    const now = clock.bootMs();
+    let next = now + tickMsMax;
+    for (const { checkAtMs, isAttended } of works.values()) if (checkAtMs < next && !isAttended) next = checkAtMs;
+    return Math.max(works.size > manyVolumes ? tickMsMany : tickMsMin, next - now);
+  }
+}
+
+function lastTimeMs(history: readonly Snapshot[]): number | null {
+  for (let index = history.length - 1; index >= 0; index -= 1) {
+    const found = parseReplicationSnapshot((history[index] as Snapshot).name);
+    if (found !== null) return found.timeMs;
+  }
+  return null;
+}

@@ -1,0 +1,202 @@
+import { createServer, type IncomingMessage, type ServerOptions, type ServerResponse } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import { createServer as createNetServer, type Socket } from 'node:net';
+import type { SecureContext } from 'node:tls';
+import { requestTarget } from '../model/authority.ts';
+import { matchHost, matchListener } from '../model/match.ts';
+import type { Listener, Target } from '../model/table.ts';
+import { answer, answerSocket, answers, answerTo } from './answer.ts';
+import { serverNameOf } from './client-hello.ts';
+import { createForwarder } from './forward.ts';
+import { bodyOf, requestHeaders, requestProblem } from './headers.ts';
+import type { GateLimits } from './limits.ts';
+import type { GateListenerServer } from './listeners.ts';
+import type { Pass, Services } from './services.ts';
+import type { TcpGate } from './tcp-gate.ts';
+import { createUpgrades } from './upgrades.ts';
+
+export type HttpGate = {
+  /** A server for an http or tls listener, not listening yet. `current`: the listener as the newest table has it. */
+  serve(listener: Listener, current: () => Listener | null): GateListenerServer;
+};
+
+export type HttpGateOptions = {
+  readonly services: Services;
+  readonly limits: GateLimits;
+  /** Takes connections that are passed through by their server name. */
+  readonly tcp: TcpGate;
+  /** The certificate with its key; null: there is none of this name, and the client's handshake fails. */
+  readonly certificate: (name: string) => SecureContext | null;
+  /** Addresses of the cluster's own proxies: what they say about the client is passed on. */
+  readonly isTrusted: (address: string) => boolean;
+};
+
+export function createHttpGate(options: HttpGateOptions): HttpGate {
+  const { services, limits, isTrusted } = options;
+  const forwarder = createForwarder(limits);
+  const lastOf = new WeakMap<Socket, ServerResponse>();
+  const upgrades = createUpgrades({ services, limits, forwarder });
+
+  /** What the request is for and whose it is; the answer that it gets otherwise. */
+  function route(req: IncomingMessage, protocol: 'http' | 'https', listener: Listener | null) {
+    const { headers } = req;
+    const problem = requestProblem(req.rawHeaders, headers, req.httpVersion);
+    if (problem !== null) return { ...problem, retryAfterS: null };
+    const wanted = requestTarget(req.url ?? '', headers.host);
+    if (wanted === null) return answers.badTarget;
+    const target = listener === null ? null : matchListener(listener, wanted.host, wanted.path);
+    if (target === null || target.mode === 'tls') return answers.noRoute;
+    const address = req.socket.remoteAddress ?? '';
+    const client = { address, protocol, authority: wanted.authority, isTrusted: isTrusted(address) };
+    return { target, client, path: wanted.path };
+  }
+
+  /** One after the other: a client may send several requests at once, and the second may rely on what the first has done. */
+  function inTurn(req: IncomingMessage, res: ServerResponse, start: () => void): void {
+    const before = lastOf.get(req.socket);
+    lastOf.set(req.socket, res);
+    if (before === undefined || before.closed) start();
+    else
+      before.once('close', () => {
+        if (!req.socket.destroyed) start();
+      });
+  }
+
+  function onRequest(req: IncomingMessage, res: ServerResponse, protocol: 'http' | 'https', listener: Listener | null) {
+    const body = bodyOf(req.headers);
+    const routed = route(req, protocol, listener);
+    // Of a request that is not understood nobody knows where it ends.
+    if ('status' in routed) return answer(res, routed, body !== 'none' || routed.status !== 404);
+    const { target, client, path } = routed;
+    let pass: Pass | null = null;
+    const held = services.enter({
+      service: target.service,
+      bytes: bytesOf(req, limits),
+      go(given) {
+        pass = given;
+        if (res.closed || res.destroyed) return given.done();
+        req.headers = requestHeaders(req.headers, client);
+        forwarder.web({ req, res, pass: given, port: target.port, path, body });
+      },
+      refuse: (refusal) => answer(res, answerTo(refusal), body !== 'none'),
+    });
+    // Comes once in any case: after the last byte of the answer, or when the client has left.
+    res.once('close', () => {
+      if (pass === null) held.leave();
+      else pass.done();
+    });
+  }
+
+  const serverOptions: ServerOptions = {
+    maxHeaderSize: limits.headerBytesMax,
+    headersTimeout: limits.headersMsMax,
+    // A body may take as long as it keeps coming: clientSilenceMsMax ends those that don't.
+    requestTimeout: 0,
+    connectionsCheckingInterval: Math.min(1_000, limits.headersMsMax),
+    keepAliveTimeout: limits.clientIdleMsMax,
+    highWaterMark: limits.heldBodyBytesMax,
+    insecureHTTPParser: false,
+    requireHostHeader: true,
+    noDelay: true,
+    keepAlive: true,
+    // Whatever else asks for an upgrade (HTTP/2, mostly) is answered as the plain request that it also is.
+    shouldUpgradeCallback: (req) => req.method === 'GET' && req.headers.upgrade?.toLowerCase() === 'websocket',
+  };
+
+  function serveHttp(protocol: 'http' | 'https', current: () => Listener | null, context: SniCallback | null) {
+    const server =
+      context === null
+        ? createServer(serverOptions)
+        : createTlsServer({ ...serverOptions, SNICallback: context, handshakeTimeout: limits.headersMsMax });
+    // Node drops headers beyond 2,000 without a word, framing included; their size is bounded already.
+    server.maxHeadersCount = 0;
+    server.maxConnections = limits.connectionsPerListenerMax;
+    server.timeout = limits.clientSilenceMsMax;
+    server.on('request', (req, res) => {
+      inTurn(req, res, () => onRequest(req, res, protocol, current()));
+    });
+    server.on('upgrade', (req: IncomingMessage, socket: Socket, head: Buffer) => {
+      // A client that resets its connection before the upgrade would end the process otherwise.
+      socket.on('error', () => {});
+      const routed = route(req, protocol, current());
+      if ('status' in routed) answerSocket(socket, routed);
+      else upgrades.take(req, socket, head, routed);
+    });
+    server.on('connect', (_req, socket: Socket) => {
+      socket.on('error', () => {});
+      answerSocket(socket, { status: 405, text: 'this proxy opens no tunnels to elsewhere', retryAfterS: null });
+    });
+    return server;
+  }
+
+  function serveTls(current: () => Listener | null): GateListenerServer {
+    const certificateOf = (name: string): SecureContext | null => {
+      const listener = current();
+      const target = listener === null ? null : tlsTarget(listener, name);
+      return target === null || typeof target.mode === 'string' ? null : options.certificate(target.mode.certificate);
+    };
+    const secure = serveHttp('https', current, (name, done) => {
+      const context = certificateOf(name);
+      if (context === null) done(new Error(`no certificate for "${name}"`));
+      else done(null, context);
+    });
+    const clients = new Set<Socket>();
+    const server = createNetServer({ allowHalfOpen: true, noDelay: true, keepAlive: true }, (client) => {
+      clients.add(client);
+      client.once('close', () => clients.delete(client));
+      client.on('error', () => {});
+      serverNameOf(client, limits.headersMsMax).then(
+        (name) => {
+          const listener = current();
+          const target = listener === null || name === null ? null : tlsTarget(listener, name);
+          if (target === null) client.destroy();
+          else if (target.mode === 'tls') options.tcp.take(client, target);
+          else secure.emit('connection', client);
+        },
+        () => client.destroy(),
+      );
+    });
+    server.maxConnections = limits.connectionsPerListenerMax;
+    return {
+      server,
+      retire: () => secure.closeIdleConnections(),
+      cut() {
+        for (const client of clients) client.destroy();
+      },
+    };
+  }
+
+  return {
+    serve(listener, current) {
+      if (listener.kind === 'tls') return serveTls(current);
+      const server = serveHttp('http', current, null);
+      return {
+        server,
+        retire: () => server.closeIdleConnections(),
+        cut: () => server.closeAllConnections(),
+      };
+    },
+  };
+}
+
+type SniCallback = (name: string, done: (error: Error | null, context?: SecureContext) => void) => void;
+
+/** All routes of a host are of one kind, so any of them tells it; those with a path only are found by what every one starts with. */
+function tlsTarget(listener: Listener, name: string): Target | null {
+  if (listener.kind !== 'tls') return null;
+  const host = name.toLowerCase();
+  const found = matchHost(listener.hosts, host, '/');
+  if (found !== null) return found;
+  const [first] = listener.hosts.exact.get(host)?.targets.values() ?? [];
+  return first ?? null;
+}
+
+/** What a held request keeps in memory: its objects, its headers, and what is read of its body until the reading stops. */
+function bytesOf(req: IncomingMessage, limits: GateLimits): number {
+  let bytes = requestBytes;
+  for (const text of req.rawHeaders) bytes += text.length;
+  if (req.headers['transfer-encoding'] !== undefined) return bytes + limits.heldBodyBytesMax;
+  return bytes + Math.min(Number(req.headers['content-length'] ?? 0), limits.heldBodyBytesMax);
+}
+
+const requestBytes = 1024;

@@ -1,0 +1,25 @@
+import assert from 'node:assert/strict';
+import { checkRecords, type Entry } from '../support/cluster/records.ts';
+
+const entry = (number: number, node = 'n1', bootSeconds = number): Entry => ({ number, node, bootSeconds });
+const lineOf = ({ number, node, bootSeconds }: Entry) => `${number} ${node} ${bootSeconds.toFixed(2)}\n`;
+const fileOf = (...entries: readonly Entry[]) => entries.map(lineOf).join('');
+
+describe('the check of a volume with records', () => {
+  it('finds nothing wrong with all that was acknowledged, one more, and half a line', () => {
+    const text = `${fileOf(entry(1), entry(2), entry(3, 'n2'))}4 n2`;
+    assert.deepEqual(checkRecords(text, [entry(2), entry(1)]), { last: 3, faults: [], lost: [] });
+  });
+
+  it('finds gaps, repeated records and rubbish', () => {
+    assert.deepEqual(checkRecords(fileOf(entry(1), entry(4)), []).faults, ['records 2 to 3 are missing']);
+    assert.deepEqual(checkRecords(fileOf(entry(1), entry(2), entry(2)), []).faults, ['record 2 comes after record 2']);
+    assert.deepEqual(checkRecords(`${fileOf(entry(1))}\0\0\n`, []).faults, ['line 2 is no record: "\0\0"']);
+  });
+
+  it('finds acknowledged records that are missing, or that another host wrote anew', () => {
+    const text = fileOf(entry(1), entry(2, 'n2', 9));
+    assert.deepEqual(checkRecords(text, [entry(1), entry(2), entry(3)]).lost, [entry(2), entry(3)]);
+    assert.deepEqual(checkRecords('', [entry(1)]), { last: 0, faults: [], lost: [entry(1)] });
+  });
+});

@@ -1,0 +1,12 @@
+/** The zfs backend and the managed plugin on the real OpenZFS module, in a virtual machine: see guest.ts. */
+import { guestSuite } from './guest-suite.ts';
+
+const minuteMs = 60_000;
+
+await guestSuite({ file: 'storage.ts', docker: false, timeoutMs: 25 * minuteMs, files: [] });
+await guestSuite({
+  file: 'plugin.ts',
+  docker: true,
+  timeoutMs: 15 * minuteMs,
+  files: ['build/rootfs', 'build/plugin/config.json'],
+});

@@ -1,0 +1,116 @@
+/**
+ * Faults put into the code on purpose, to see that the simulation finds them, and by the check that is there for them. Each replaces
+ * texts of a file, which must be there: whoever changes that place adapts this too.
+ */
+export type Mutation = {
+  readonly name: string;
+  readonly file: string;
+  readonly changes: readonly { readonly from: string; readonly to: string }[];
+  readonly withoutWatchdog?: boolean;
+  /** The rules of checks.ts and quiet.ts that are broken then; a run that fails by another does not count. */
+  readonly rules: readonly string[];
+  /** At most so many seeds are needed to find it. */
+  readonly seedsMax: number;
+};
+
+export const mutations: readonly Mutation[] = [
+  {
+    name: 'nobody waits for the guard time',
+    file: 'plugin/cluster/takeover.ts',
+    changes: [{ from: 'Math.max(known.freeSinceMs + guardMs, promises', to: 'Math.max(known.freeSinceMs, promises' }],
+    rules: ['I1'],
+    seedsMax: 500,
+  },
+  {
+    name: 'nobody is fenced',
+    file: 'plugin/cluster/fence.ts',
+    changes: [{ from: 'await users.freeze(due);', to: '' }],
+    withoutWatchdog: true,
+    rules: ['I2'],
+    seedsMax: 100,
+  },
+  {
+    name: 'there is no watchdog',
+    file: 'plugin/cluster/fence.ts',
+    changes: [],
+    withoutWatchdog: true,
+    rules: ['I2'],
+    seedsMax: 100,
+  },
+  {
+    name: 'the watchdog is not told before a mount',
+    file: 'plugin/cluster/fence.ts',
+    changes: [{ from: 'expected.set(id, clock.bootMs() + expectedMs);\n      await tell();', to: '' }],
+    rules: ['I2'],
+    seedsMax: 1_000,
+  },
+  {
+    name: 'a copy takes streams of any epoch',
+    file: 'plugin/cluster/copies.ts',
+    changes: [
+      { from: 'if (record !== null && record.epoch > epoch) throw stale(record, epoch);', to: '' },
+      { from: 'volume === null || volume.doc.owner !== peer || volume.doc.epoch !== epoch', to: 'volume === null' },
+    ],
+    rules: ['epochs only grow'],
+    seedsMax: 500,
+  },
+  {
+    name: 'one promise is as good as all',
+    file: 'plugin/cluster/promises.ts',
+    changes: [{ from: 'holders.every(', to: 'holders.some(' }],
+    rules: ['I1', 'I2'],
+    seedsMax: 500,
+  },
+  {
+    name: 'a promise is forgotten',
+    file: 'plugin/cluster/promises.ts',
+    changes: [{ from: 'for (const id of ids) given.set(id, untilMs);', to: '' }],
+    rules: ['I1'],
+    seedsMax: 1_000,
+  },
+  {
+    name: 'the answer to a later change is taken for the one that did not come',
+    file: 'plugin/cluster/transitions.ts',
+    changes: [{ from: 'settle(id, (other) => other === doc);', to: 'settle(id, () => true);' }],
+    rules: ['I1', 'I2'],
+    seedsMax: 2_000,
+  },
+  {
+    name: 'what diverged is not stashed',
+    file: 'plugin/cluster/copies.ts',
+    changes: [
+      {
+        from: 'if (common !== null) await storage.rollback(record.id, common, aside, options);',
+        to: 'if (common !== null) { await storage.rollback(record.id, common, aside, options); await storage.destroy(aside); }',
+      },
+    ],
+    rules: ['I4'],
+    seedsMax: 500,
+  },
+  {
+    name: 'a volume is handed over while it is used',
+    file: 'plugin/cluster/handoff.ts',
+    changes: [{ from: 'await refuseInUse(current);', to: '' }],
+    rules: ['I1', 'I3'],
+    seedsMax: 500,
+  },
+  {
+    name: 'the last difference is not sent before a volume is handed over',
+    file: 'plugin/cluster/handoff.ts',
+    changes: [{ from: 'await replicator.sync(replicated, job.to, true, signal);', to: '' }],
+    rules: ['I4'],
+    seedsMax: 500,
+  },
+  {
+    name: 'a restarted plugin knows nothing of its session',
+    file: 'plugin/cluster/lease.ts',
+    changes: [{ from: 'memory.save(made);', to: '' }],
+    rules: ['sessions are remembered'],
+    seedsMax: 500,
+  },
+];
+
+/** Whether a run's failure is one of these rules. */
+export function breaks(failure: string, rules: readonly string[]): boolean {
+  return rules.some((rule) => failure.startsWith(`Error: ${rule}: `));
+}

@@ -1,0 +1,117 @@
+import assert from 'node:assert/strict';
+import { parseSnapshotName } from '../../controller/model/names.ts';
+import {
+  type Identified,
+  nextInterval,
+  parseReplicationSnapshot,
+  planTransfer,
+  snapshotName,
+  snapshotTimeMs,
+  type Transfer,
+} from '../../controller/model/replication.ts';
+
+/** `s1` is the snapshot s1 with identity s1; `s1:x` has identity x. */
+const list = (text: string): Identified[] =>
+  text
+    .split(' ')
+    .filter((part) => part !== '')
+    .map((part) => {
+      const [name = '', identity = name] = part.split(':');
+      return { name: parseSnapshotName(name), identity };
+    });
+const plan = (owner: string, replica: string | null, ownerEpoch = 1, replicaEpoch = 1) =>
+  planTransfer({ owner: list(owner), replica: replica === null ? null : list(replica), ownerEpoch, replicaEpoch });
+const say = (transfer: Transfer): string => {
+  if (transfer.kind === 'incremental') return `${transfer.from.name} -> ${transfer.to.name}`;
+  if (transfer.kind === 'full') return `full ${transfer.to.name}`;
+  if (transfer.kind === 'diverged') return `diverged at ${transfer.common}, only ${transfer.replicaOnly.join(' ')}`;
+  return transfer.kind;
+};
+
+describe('what to send', () => {
+  for (const [owner, replica, wanted] of [
+    ['a b c', null, 'full c'],
+    ['a b c', 'a b c', 'in-sync'],
+    ['a b c', 'c', 'in-sync'],
+    ['a b c d', 'a b', 'b -> d'],
+    ['b d', 'a b', 'b -> d'],
+    ['a b c', 'a x b', 'b -> c'],
+    ['a b c', 'a b x', 'diverged at b, only x'],
+    ['a b', 'a b x y', 'diverged at b, only x y'],
+    ['a b', 'x y', 'diverged at null, only x y'],
+    ['a b', '', 'diverged at null, only '],
+    ['a b:1', 'a b:2', 'diverged at a, only b'],
+    ['a b:1 c', 'a other:1', 'b -> c'],
+    ['a b:1 c', 'a other:1 x', 'diverged at other, only x'],
+    ['', null, 'refused'],
+    ['', 'a', 'refused'],
+  ] as const) {
+    it(`owner ${owner || 'none'}, replica ${replica ?? 'not there'}: ${wanted}`, () =>
+      assert.equal(say(plan(owner, replica)), wanted));
+  }
+
+  it('refuses a sender of an older epoch, whatever it has', () => {
+    for (const replica of [null, 'a', 'a b', 'x']) assert.equal(plan('a b', replica, 2, 3).kind, 'refused');
+    assert.equal(plan('a b', 'a', 3, 2).kind, 'incremental');
+  });
+});
+
+describe('the interval of replication', () => {
+  const next = (intervalMs: number, lastCycleMs: number, unchangedChecks = 0) =>
+    nextInterval({ intervalMs, lastCycleMs, unchangedChecks });
+
+  it('is what was asked for, or twice the last cycle', () => {
+    assert.equal(next(1000, 70), 1000);
+    assert.equal(next(100, 70), 140);
+    assert.equal(next(1000, 3000), 6000);
+    assert.equal(next(1000, 3_600_000), 60_000);
+    assert.equal(next(600_000, 3_600_000), 600_000);
+  });
+
+  it('grows for a volume that rests, within a limit', () => {
+    assert.equal(next(1000, 0, 29), 1000);
+    assert.equal(next(1000, 0, 30), 2000);
+    assert.equal(next(1000, 0, 31), 4000);
+    for (const checks of [33, 1e3, 1e9]) assert.equal(next(1000, 0, checks), 5000);
+    assert.equal(next(60_000, 0, 1e9), 60_000);
+  });
+});
+
+describe('names of replication snapshots', () => {
+  it('come back as they were made, and sort by time', () => {
+    const timeMs = Date.UTC(2026, 10, 23, 3, 28, 48, 123);
+    assert.equal(snapshotName(3, timeMs), 'flock.r.3.20261123T032848123Z');
+    for (const epoch of [1, 7, 999_999_999_999])
+      assert.deepEqual(parseReplicationSnapshot(snapshotName(epoch, timeMs)), { epoch, timeMs });
+    assert.ok(snapshotName(3, timeMs) < snapshotName(3, timeMs + 1));
+    for (const [epoch, time] of [
+      [0, 0],
+      [1.5, 0],
+      [-1, 0],
+      [1, -1e12 * 100],
+      [1, Number.NaN],
+    ] as const)
+      assert.throws(() => snapshotName(epoch, time));
+  });
+
+  it('are told from all others', () => {
+    for (const text of [
+      'before-upgrade',
+      'flock.clone.1',
+      'flock.r.3',
+      'flock.r.0.20261123T032848123Z',
+      'flock.r.03.20261123T032848123Z',
+      'flock.r.3.20260230T032848123Z',
+      'flock.r.3.20261123T032848123',
+      'flock.r.3.20261123T032848123Zx',
+    ])
+      assert.equal(parseReplicationSnapshot(parseSnapshotName(text)), null, text);
+  });
+
+  it('never come twice where the clock steps back', () => {
+    assert.equal(snapshotTimeMs(1000, null), 1000);
+    assert.equal(snapshotTimeMs(1000, 900), 1000);
+    assert.equal(snapshotTimeMs(1000, 1000), 1001);
+    assert.equal(snapshotTimeMs(1000, 5000), 5001);
+  });
+});
