@@ -1,5 +1,5 @@
-import type { Endpoint, HostIndex, Listener, Table, TableService } from './table.ts';
-import { linkKey, targetsOf } from './table.ts';
+import type { Endpoint, HostIndex, Listener, Table, TableService, Target } from './table.ts';
+import { targetsOf } from './table.ts';
 
 /** What to do to get from one table to the next, per layer. Every list is in the order of the keys, so equal inputs give equal texts. */
 export type TableChanges = {
@@ -14,14 +14,20 @@ export type Change<T> =
   | { readonly kind: 'set'; readonly key: string; readonly value: T }
   | { readonly kind: 'remove'; readonly key: string; readonly value: T };
 
-/** An element of a map in the kernel: connections to it go to the endpoints, or to the gate while the service is paused. */
+/**
+ * An element of a map in the kernel: who connects to this address and port goes to one of the endpoints. There is none while the
+ * service is paused, has no endpoint, or needs what the kernel can't do: the gate listens there.
+ */
 export type KernelElement = {
-  readonly map: 'routes' | 'links';
-  /** Of a route the address, of a link the client container. */
-  readonly at: string;
+  /** `inner`: for other nodes only. */
+  readonly map: 'routes' | 'links' | 'inner';
+  /** `*`: every address of the node. Of an inner port always. */
+  readonly address: string;
   readonly port: number;
-  readonly service: string;
-  readonly to: { readonly kind: 'endpoints'; readonly endpoints: readonly Endpoint[] } | { readonly kind: 'gate' };
+  /** Addresses of the only clients; null: everybody. */
+  readonly from: readonly string[] | null;
+  readonly service: string | null;
+  readonly endpoints: readonly Endpoint[];
 };
 
 export type HaproxyEntry =
@@ -54,20 +60,21 @@ export function kernelElements(table: Table): ReadonlyMap<string, KernelElement>
   const elements = new Map<string, KernelElement>();
   for (const listener of table.listeners.values()) {
     if (listener.kind !== 'tcp') continue;
-    const { service, port } = listener.target;
-    const to = destination(table.services.get(service), port);
-    elements.set(`route ${listener.key}`, { map: 'routes', at: listener.address, port: listener.port, service, to });
+    const { address, port, from, target } = listener;
+    const endpoints = kernelEndpoints(table.services.get(target.service), target);
+    const map = from === null ? 'routes' : 'links';
+    if (endpoints.length > 0)
+      elements.set(listener.key, { map, address, port, from, service: target.service, endpoints });
   }
-  for (const link of table.links.values()) {
-    const to = destination(table.services.get(link.service), link.targetPort);
-    elements.set(`link ${linkKey(link)}`, {
-      map: 'links',
-      at: link.client,
-      port: link.port,
-      service: link.service,
-      to,
+  for (const [port, endpoint] of table.inner)
+    elements.set(`inner ${port}`, {
+      map: 'inner',
+      address: '*',
+      port,
+      from: table.peers,
+      service: null,
+      endpoints: [endpoint],
     });
-  }
   return elements;
 }
 
@@ -106,11 +113,11 @@ export function gateListeners(table: Table): ReadonlyMap<string, GateListener> {
   return new Map([...table.listeners.values()].map(({ key, kind, address, port }) => [key, { kind, address, port }]));
 }
 
-function destination(service: TableService | undefined, port: number): KernelElement['to'] {
-  if (service === undefined) return { kind: 'endpoints', endpoints: [] };
-  return service.pause === null
-    ? { kind: 'endpoints', endpoints: service.endpoints.get(port) ?? [] }
-    : { kind: 'gate' };
+/** The kernel picks at random, so a service that wants its least busy container is the gate's, as are PROXY protocol headers. */
+function kernelEndpoints(service: TableService | undefined, target: Target): readonly Endpoint[] {
+  if (service === undefined || service.pause !== null || target.proxyProtocol) return [];
+  const endpoints = service.endpoints.get(target.port) ?? [];
+  return service.balance === 'least-connections' && endpoints.length > 1 ? [] : endpoints;
 }
 
 function* routesOf(hosts: HostIndex) {

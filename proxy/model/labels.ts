@@ -22,6 +22,7 @@ import { type Balance, balances, certificateName, type Entrance } from './record
  *     flock.route.tls=https://www.example.com -> 8080 certificate=example
  *     flock.route.raw=tls://db.example.com:5433 -> 5432
  *     flock.route.sql=tcp://:3306 -> 3306     or tcp://192.0.2.1:3306 for one address of the node
+ *     flock.route.pg=tcp://:5432 -> 5432 proxy-protocol=v2    the service learns the client's address
  *     flock.link=3306 -> mysql:3306           localhost:3306 and mysql:3306 reach port 3306 of service mysql
  *     flock.link.cache=cache:6379 -> redis:6379   localhost:6379 and cache:6379 reach port 6379 of service redis
  *
@@ -122,7 +123,7 @@ export function parseRouteText(text: string): { readonly entrance: Entrance; rea
       `${quote(left)} is no address: use http://HOST[:PORT][/PATH], https://..., tls://HOST[:PORT] or tcp://[ADDRESS]:PORT`,
     );
   const [, , name = '', portText, pathText] = match;
-  const certificate = certificateOf(options, protocol);
+  const { certificate, proxyProtocol } = optionsOf(options, protocol);
   const port = portText === undefined ? defaultPort(protocol) : parsePort(portText);
   if (protocol === 'http')
     return {
@@ -144,13 +145,14 @@ export function parseRouteText(text: string): { readonly entrance: Entrance; rea
   }
   if (pathText !== undefined && pathText !== '/')
     throw invalid(`${protocol} knows no paths, so ${quote(pathText)} must go`);
-  if (protocol === 'tls') return { entrance: { protocol, host: parseHostPattern(name), port }, targetPort };
+  if (protocol === 'tls')
+    return { entrance: { protocol, host: parseHostPattern(name), port, proxyProtocol }, targetPort };
   const address = name === '' || name === '*' ? '*' : parseIp(name);
   if (address === null)
     throw invalid(
       `${quote(name)} is no IP address: tcp knows no host names, use tcp://:${port} or tcp://192.0.2.1:${port}`,
     );
-  return { entrance: { protocol, address, port }, targetPort };
+  return { entrance: { protocol, address, port, proxyProtocol }, targetPort };
 }
 
 function parseRoute(label: string, text: string, before: number): DeclaredRoute {
@@ -183,20 +185,29 @@ function sides(text: string, example: string): { readonly left: string; readonly
   throw invalid(`${quote(text)} has not one arrow with something on both sides: write it like "${example}"`);
 }
 
-function certificateOf(options: readonly string[], protocol: string): string | null {
+/** What may follow the port: `certificate=NAME` for https, `proxy-protocol=v2` for tls and tcp. */
+function optionsOf(
+  options: readonly string[],
+  protocol: string,
+): { readonly certificate: string | null; readonly proxyProtocol: boolean } {
   let certificate: string | null = null;
+  let proxyProtocol = false;
+  const isRaw = protocol === 'tls' || protocol === 'tcp';
   for (const option of options) {
     const [name, value = '', ...more] = option.split('=');
-    if (name !== 'certificate' || protocol !== 'https' || certificate !== null || more.length > 0)
+    const isPlain = more.length === 0;
+    if (isPlain && name === 'certificate' && protocol === 'https' && certificate === null) {
+      const parsed = certificateName.safeParse(value);
+      if (!parsed.success)
+        throw invalid(`${quote(value)} is no name of a certificate: ${parsed.error.issues[0]?.message}`);
+      certificate = parsed.data;
+    } else if (isPlain && option === 'proxy-protocol=v2' && isRaw && !proxyProtocol) proxyProtocol = true;
+    else
       throw invalid(
-        `${quote(option)} is no option here: after the port may come certificate=NAME, for https only, once`,
+        `${quote(option)} is no option here: after the port may come, once, certificate=NAME for https and proxy-protocol=v2 for tls and tcp`,
       );
-    const parsed = certificateName.safeParse(value);
-    if (!parsed.success)
-      throw invalid(`${quote(value)} is no name of a certificate: ${parsed.error.issues[0]?.message}`);
-    certificate = parsed.data;
   }
-  return certificate;
+  return { certificate, proxyProtocol };
 }
 
 /** A certificate is named like the host, without the wildcard, unless the label says otherwise. */

@@ -14,7 +14,7 @@ type GrowingPaths = { targets: Map<string, Target>; segments: number };
  * Takes the routes in the order of their age: the first claim to a host and path, or to a port, keeps it; the others are reported
  * in `conflicts`.
  */
-export function buildListeners(routes: readonly RouteDoc[], conflicts: Conflict[]): ReadonlyMap<string, Listener> {
+export function buildListeners(routes: readonly RouteDoc[], conflicts: Conflict[]): Map<string, Listener> {
   const claims: Claims = { listeners: new Map(), byPort: new Map(), owners: new Map() };
   for (const route of routes) {
     const kind = kindOf(route);
@@ -51,7 +51,13 @@ export function buildListeners(routes: readonly RouteDoc[], conflicts: Conflict[
 function add(claims: Claims, route: RouteDoc, kind: Listener['kind'], address: string): void {
   const { entrance } = route;
   const key = `${kind} ${address}:${entrance.port}`;
-  const target: Target = { route: route.id, service: route.service, port: route.targetPort, mode: modeOf(entrance) };
+  const target: Target = {
+    route: route.id,
+    service: route.service,
+    port: route.targetPort,
+    mode: modeOf(entrance),
+    proxyProtocol: 'proxyProtocol' in entrance && entrance.proxyProtocol,
+  };
   const listener = claims.listeners.get(key) ?? open(claims, key, kind, { address, port: entrance.port, target });
   if (listener.kind === 'tcp' || entrance.protocol === 'tcp') return;
   // Only this function has made them, and nobody else has seen them yet.
@@ -69,7 +75,8 @@ function open(
   at: { readonly address: string; readonly port: number; readonly target: Target },
 ): Listener {
   const hosts: Growing = { exact: new Map(), below: new Map(), any: null };
-  const listener: Listener = kind === 'tcp' ? { kind, key, ...at } : { kind, key, address: '*', port: at.port, hosts };
+  const listener: Listener =
+    kind === 'tcp' ? { kind, key, ...at, from: null } : { kind, key, address: '*', port: at.port, hosts };
   claims.listeners.set(key, listener);
   const onPort = claims.byPort.get(at.port);
   if (onPort === undefined) claims.byPort.set(at.port, [listener]);

@@ -44,9 +44,15 @@ export type Entrance =
       readonly certificate: string;
     }
   /** TLS that the service ends itself; the name in the client's hello picks it. */
-  | { readonly protocol: 'tls'; readonly host: HostPattern; readonly port: number }
+  | {
+      readonly protocol: 'tls';
+      readonly host: HostPattern;
+      readonly port: number;
+      /** The service is told the client's address in a PROXY protocol v2 header before the first byte. */
+      readonly proxyProtocol: boolean;
+    }
   /** `address`: an address of the node, or `*` for all. */
-  | { readonly protocol: 'tcp'; readonly address: string; readonly port: number };
+  | { readonly protocol: 'tcp'; readonly address: string; readonly port: number; readonly proxyProtocol: boolean };
 
 /** Inside container `client`, `localhost:port` and `host:port` reach `targetPort` of `service`. Nobody else sees it. */
 export type LinkDoc = {
@@ -57,6 +63,15 @@ export type LinkDoc = {
   readonly port: number;
   readonly service: ServiceName;
   readonly targetPort: number;
+  readonly place: LinkPlace;
+};
+
+/** Where a link begins: the node and the address of its container, and where on that node's side of the bridge it is led to first. */
+export type LinkPlace = {
+  readonly node: NodeName;
+  readonly client: string;
+  readonly gateway: string;
+  readonly port: number;
 };
 
 /** One container of a service. */
@@ -79,6 +94,8 @@ export type ProxyRecords = {
   readonly routes: readonly RouteDoc[];
   readonly links: readonly LinkDoc[];
   readonly upstreams: readonly UpstreamDoc[];
+  /** Addresses of all nodes: their proxies may use inner ports. */
+  readonly peers: readonly string[];
 };
 
 const port = z.int().min(1).max(65_535);
@@ -106,8 +123,8 @@ export const serviceSchema: z.ZodType<ServiceDoc> = z.object({
 const entranceSchema: z.ZodType<Entrance> = z.discriminatedUnion('protocol', [
   z.object({ protocol: z.literal('http'), host, port, path }),
   z.object({ protocol: z.literal('https'), host, port, path, certificate: certificateName }),
-  z.object({ protocol: z.literal('tls'), host, port }),
-  z.object({ protocol: z.literal('tcp'), address: z.union([z.literal('*'), ip]), port }),
+  z.object({ protocol: z.literal('tls'), host, port, proxyProtocol: z.boolean() }),
+  z.object({ protocol: z.literal('tcp'), address: z.union([z.literal('*'), ip]), port, proxyProtocol: z.boolean() }),
 ]);
 
 export const routeSchema: z.ZodType<RouteDoc> = z.object({
@@ -126,6 +143,7 @@ export const linkSchema: z.ZodType<LinkDoc> = z.object({
   port,
   service: serviceName,
   targetPort: port,
+  place: z.object({ node: z.string().transform(parseNodeName), client: ip, gateway: ip, port }),
 });
 
 export const upstreamSchema: z.ZodType<UpstreamDoc> = z.object({

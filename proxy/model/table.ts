@@ -1,7 +1,7 @@
 import type { NodeName } from '../../controller/model/names.ts';
 import { buildListeners } from './listeners.ts';
 import type { HostPattern, ServiceName } from './names.ts';
-import type { Balance, LinkDoc, Pause, ProxyRecords, ServiceDoc, UpstreamDoc } from './records.ts';
+import type { Balance, LinkDoc, LinkPlace, Pause, ProxyRecords, ServiceDoc, UpstreamDoc } from './records.ts';
 
 /**
  * Everything a proxy needs to know, made anew from the records with each change and swapped in as a whole. Plain data: what
@@ -12,8 +12,12 @@ export type Table = {
   /** By `Listener.key`. */
   readonly listeners: ReadonlyMap<string, Listener>;
   readonly services: ReadonlyMap<ServiceName, TableService>;
-  /** By `linkKey`. */
+  /** Those of this node's containers, by `linkKey`. */
   readonly links: ReadonlyMap<string, TableLink>;
+  /** This node's inner ports, by their number. */
+  readonly inner: ReadonlyMap<number, Endpoint>;
+  /** Who may use inner ports. */
+  readonly peers: readonly string[];
   /** What could not be fulfilled, for people: the rest works. */
   readonly conflicts: readonly Conflict[];
 };
@@ -40,6 +44,8 @@ export type Listener =
       readonly address: string;
       readonly port: number;
       readonly target: Target;
+      /** Addresses of the clients that may use it; null: everybody. */
+      readonly from: readonly string[] | null;
     };
 
 /** Where a route leads. `tls`: passed through as it is; `https`: ended here with this certificate. */
@@ -48,6 +54,8 @@ export type Target = {
   readonly service: ServiceName;
   readonly port: number;
   readonly mode: 'http' | 'tls' | 'tcp' | { readonly certificate: string };
+  /** The service is told the client's address by PROXY protocol v2. Of tls and tcp only. */
+  readonly proxyProtocol: boolean;
 };
 
 export type HostIndex = {
@@ -78,6 +86,7 @@ export type TableLink = {
   readonly port: number;
   readonly service: ServiceName;
   readonly targetPort: number;
+  readonly place: LinkPlace;
 };
 
 export type Conflict = {
@@ -101,13 +110,17 @@ export function buildTable(records: ProxyRecords, self: NodeName | null): Table 
       return false;
     });
   const listeners = buildListeners(known(records.routes), conflicts);
-  const links = buildLinks(known(records.links), conflicts);
+  const own = records.links.filter((link) => self === null || link.place.node === self);
+  const links = buildLinks(known(own), conflicts);
+  for (const link of links.values()) addLinkListener(listeners, link);
   const wanted = wantedPorts(listeners.values(), links.values());
   return {
     generation: records.generation,
     listeners,
     services: buildServices(records, wanted, self, conflicts),
     links,
+    inner: buildInner(records.upstreams, self),
+    peers: records.peers,
     conflicts,
   };
 }
@@ -117,6 +130,8 @@ export const emptyTable: Table = {
   listeners: new Map(),
   services: new Map(),
   links: new Map(),
+  inner: new Map(),
+  peers: [],
   conflicts: [],
 };
 
@@ -141,10 +156,35 @@ function buildLinks(links: readonly LinkDoc[], conflicts: Conflict[]): ReadonlyM
       continue;
     }
     byPort.set(claim, owner ?? link);
-    const { client, host, port, service, targetPort } = link;
-    found.set(linkKey(link), { client, host, port, service, targetPort });
+    const { client, host, port, service, targetPort, place } = link;
+    found.set(linkKey(link), { client, host, port, service, targetPort, place });
   }
   return found;
+}
+
+/** Where the gate takes the connections of a link that the kernel does not, from its container only. */
+function addLinkListener(listeners: Map<string, Listener>, link: TableLink): void {
+  const { client, gateway, port } = link.place;
+  const key = `tcp ${gateway}:${port}`;
+  const target: Target = {
+    route: `link ${linkKey(link)}`,
+    service: link.service,
+    port: link.targetPort,
+    mode: 'tcp',
+    proxyProtocol: false,
+  };
+  listeners.set(key, { kind: 'tcp', key, address: gateway, port, target, from: [client] });
+}
+
+/** Unhealthy containers too: other nodes decide whom to send to. */
+function buildInner(upstreams: readonly UpstreamDoc[], self: NodeName | null): ReadonlyMap<number, Endpoint> {
+  const inner = new Map<number, Endpoint>();
+  for (const upstream of upstreams) {
+    if (upstream.node !== self) continue;
+    for (const [port, outer] of Object.entries(upstream.inner.ports))
+      inner.set(outer, { id: upstream.container, host: upstream.address, port: Number(port) });
+  }
+  return inner;
 }
 
 function wantedPorts(

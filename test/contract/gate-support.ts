@@ -69,6 +69,7 @@ export function tableOf(
         ...parseRouteText(text),
       })),
       links: [],
+      peers: [],
       upstreams: Object.entries(upstreams).flatMap(([service, ports]) =>
         ports.map((port, index) => ({
           container: `${service}-${index}-${port}`,

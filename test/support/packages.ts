@@ -5,6 +5,7 @@ export const dockerPackages = [
   'docker.io',
   'docker-compose',
   'docker-registry',
+  'redis-server',
   'tini',
   'iptables',
   'iproute2',

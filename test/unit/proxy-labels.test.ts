@@ -57,10 +57,15 @@ describe('container labels of the proxy', () => {
       path: '/',
       certificate: 'example.com',
     });
-    assert.deepEqual(entrance('tls://db.example.com -> 1'), { protocol: 'tls', host: 'db.example.com', port: 443 });
-    assert.deepEqual(entrance('tcp://:3306 -> 1'), { protocol: 'tcp', address: '*', port: 3306 });
-    assert.deepEqual(entrance('tcp://192.0.2.1:3306 -> 1'), { protocol: 'tcp', address: '192.0.2.1', port: 3306 });
-    assert.deepEqual(entrance('tcp://[::1]:3306 -> 1'), { protocol: 'tcp', address: '::1', port: 3306 });
+    const plain = { proxyProtocol: false };
+    const tls = { protocol: 'tls', host: 'db.example.com', port: 443 };
+    assert.deepEqual(entrance('tls://db.example.com -> 1'), { ...tls, ...plain });
+    assert.deepEqual(entrance('tls://db.example.com -> 1 proxy-protocol=v2'), { ...tls, proxyProtocol: true });
+    const tcp = { protocol: 'tcp', address: '*', port: 3306, ...plain };
+    assert.deepEqual(entrance('tcp://:3306 -> 1'), tcp);
+    assert.deepEqual(entrance('tcp://:3306 -> 1 proxy-protocol=v2'), { ...tcp, proxyProtocol: true });
+    assert.deepEqual(entrance('tcp://192.0.2.1:3306 -> 1'), { ...tcp, address: '192.0.2.1' });
+    assert.deepEqual(entrance('tcp://[::1]:3306 -> 1'), { ...tcp, address: '::1' });
   });
 
   it('are refused with what is wrong', () => {
@@ -73,7 +78,9 @@ describe('container labels of the proxy', () => {
       'https://* -> 1': /certificate=NAME/,
       'https://a -> 1 certificate=../x': /is no name of a certificate/,
       'https://a -> 1 certificate=a certificate=b': /once/,
-      'http://a -> 1 certificate=a': /https only/,
+      'http://a -> 1 certificate=a': /certificate=NAME for https/,
+      'http://a -> 1 proxy-protocol=v2': /for tls and tcp/,
+      'tcp://:5 -> 1 proxy-protocol=v1': /proxy-protocol=v2/,
       'http://a -> 1 balance=x': /is no option/,
       'tcp://a:1 -> 1': /knows no host names/,
       'tcp://[a]:1 -> 1': /no IP address/,

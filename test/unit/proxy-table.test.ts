@@ -47,10 +47,11 @@ function upstream(serviceName: string, container: string, more: Partial<Upstream
   };
 }
 function link(id: string, port: number, serviceName: string, client = 'app'): LinkDoc {
-  return { id, client, createdAtMs: 0, host: null, port, service: parseServiceName(serviceName), targetPort: 1 };
+  const place = { node: here, client: '172.17.0.9', gateway: '172.17.0.1', port: 30_000 + port };
+  return { id, client, createdAtMs: 0, host: null, port, service: parseServiceName(serviceName), targetPort: 1, place };
 }
 function records(more: Partial<ProxyRecords>): ProxyRecords {
-  return { generation: 1, services: [], routes: [], links: [], upstreams: [], ...more };
+  return { generation: 1, services: [], routes: [], links: [], upstreams: [], peers: [], ...more };
 }
 
 describe('the table', () => {
@@ -206,7 +207,7 @@ describe('the difference of two tables', () => {
     const first = diffTable(emptyTable, from);
     assert.deepEqual(
       first.kernel.map(({ kind, key }) => `${kind} ${key}`),
-      ['set link app 5432 ', 'set route tcp *:5432'],
+      ['set inner 20080', 'set tcp *:5432', 'set tcp 172.17.0.1:35432'],
     );
     assert.deepEqual(
       first.haproxy.map(({ kind, key }) => `${kind} ${key}`),
@@ -214,22 +215,19 @@ describe('the difference of two tables', () => {
     );
     assert.deepEqual(
       first.gate.map(({ key }) => key),
-      ['http *:80', 'tcp *:5432'],
+      ['http *:80', 'tcp *:5432', 'tcp 172.17.0.1:35432'],
     );
     const again = diffTable(from, buildTable({ ...base, generation: 2 }, here));
     assert.deepEqual([again.kernel, again.haproxy, again.gate, again.to], [[], [], [], 2]);
   });
 
-  it('diverts what is paused to the gate', () => {
+  it('takes what is paused out of the kernel and leads it to the gate in HAProxy', () => {
     const pause = { id: 'm', untilMs: 1 };
     const to = buildTable({ ...base, services: [service('web', { pause }), service('db', { pause })] }, here);
     const changes = diffTable(from, to);
     assert.deepEqual(
-      changes.kernel.map(({ key, value }) => [key, value.to.kind]),
-      [
-        ['link app 5432 ', 'gate'],
-        ['route tcp *:5432', 'gate'],
-      ],
+      changes.kernel.map(({ kind, key }) => `${kind} ${key}`),
+      ['remove tcp *:5432', 'remove tcp 172.17.0.1:35432'],
     );
     assert.deepEqual(changes.haproxy, [{ kind: 'set', key: 'paused web', value: { kind: 'paused', service: 'web' } }]);
     assert.deepEqual(
@@ -249,7 +247,10 @@ describe('the difference of two tables', () => {
       ['remove http *:80'],
     );
     assert.ok(changes.haproxy.every(({ kind }) => kind === 'remove'));
-    assert.equal(changes.kernel.length, 1 + 1);
+    assert.deepEqual(
+      changes.kernel.map(({ kind, key }) => `${kind} ${key}`),
+      ['set inner 20080', 'set tcp *:5432', 'set tcp 172.17.0.1:35432'],
+    );
   });
 });
 
