@@ -15,6 +15,7 @@ export type Channel = {
   lend<T>(work: (descriptor: number) => Promise<T>): Promise<T>;
   /** Says the end of the stream to the own side. Called when the command that writes is done. */
   finish(): void;
+  /** May be called repeatedly. */
   close(): void;
 };
 

@@ -95,6 +95,8 @@ async function attempt(
   const broken = (error: unknown) =>
     failed.abort(new FlockError('node-unreachable', `the stream to node ${node} broke: ${messageOf(error)}`));
   try {
+    // Whatever the storage's command still writes, nobody may be left to read it: see Storage.send.
+    failed.signal.addEventListener('abort', () => socket.destroy(), { once: true });
     if (signal.aborted) aborted();
     signal.addEventListener('abort', aborted, { once: true });
     socket.setKeepAlive(true, keepAliveMs);
@@ -225,6 +227,7 @@ async function pipe(
   const channel = await openChannel(parts.folder);
   const ended = new AbortController();
   const either = AbortSignal.any([signal, ended.signal]);
+  either.addEventListener('abort', channel.close, { once: true });
   let known = beginning?.kind === 'spool' ? beginning.bytes : 0;
   const hash = createHash('sha256');
   let passed = 0;

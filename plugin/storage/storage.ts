@@ -94,6 +94,8 @@ export interface Storage {
    * (`stream-invalid` if that is not a token for this dataset). The descriptor stays open, so the reader sees no end of file: a
    * stream has its own end mark. A pipe's or socket's descriptor is blocking afterwards, for this process too; sockets are lent by
    * `lendSocket` (lend-socket.ts), which keeps Node from reading ahead and says what may be done with them then.
+   * Who aborts it also closes the reading end: OpenZFS waits for a reader where no signal ends it (openzfs/zfs#12500), and the abort
+   * is over when the command is.
    */
   send(request: SendRequest | ResumedSend, sink: number, signal: AbortSignal): Promise<void>;
   /**

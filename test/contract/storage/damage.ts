@@ -161,8 +161,8 @@ export function damageContract({ here, there, test }: Context): void {
     const rejected = assert.rejects(sending);
     await sleep(300);
     abort.abort();
-    await rejected;
     await reader.close();
+    await rejected;
     await writer.close();
     await rejectsWith(
       here().storage.send({ id: source, to: snap('never'), from: null }, 2, never()),
