@@ -1,8 +1,10 @@
 import type { SecureContext } from 'node:tls';
 import { emptyTable, type Listener, type Table } from '../model/table.ts';
+import { doorsOf } from './doors.ts';
 import { createHttpGate } from './http-gate.ts';
 import { defaultLimits, type GateLimits } from './limits.ts';
 import { createListeners, type ListenerStatus } from './listeners.ts';
+import type { Observe } from './observe.ts';
 import { createServices, type Services } from './services.ts';
 import { createTcpGate } from './tcp-gate.ts';
 
@@ -24,28 +26,31 @@ export type GateOptions = {
   readonly limits?: Partial<GateLimits>;
   readonly certificate?: (name: string) => SecureContext | null;
   readonly isTrusted?: (address: string) => boolean;
+  /** Told of each request and connection when it is over. */
+  readonly observe?: Observe;
+  /** Of unix sockets: HAProxy has the ports of http and tls listeners, and sends what it does not serve itself there. */
+  readonly behind?: string;
   readonly nowMs?: () => number;
 };
 
 export function createGate(options: GateOptions = {}): Gate {
   const limits: GateLimits = { ...defaultLimits, ...options.limits };
   const services = createServices(limits, options.nowMs);
-  const tcp = createTcpGate({ services, limits });
+  const observe = options.observe ?? (() => {});
+  const tcp = createTcpGate({ services, limits, observe });
   const http = createHttpGate({
     services,
     limits,
     tcp,
+    observe,
     certificate: options.certificate ?? (() => null),
     isTrusted: options.isTrusted ?? (() => false),
   });
   let table = emptyTable;
   const current = (key: string): Listener | null => table.listeners.get(key) ?? null;
-  const listeners = createListeners((listener) => {
-    if (listener.kind !== 'tcp') return http.serve(listener, () => current(listener.key));
-    return tcp.serve(listener, () => {
-      const now = current(listener.key);
-      return now?.kind === 'tcp' ? now.target : null;
-    });
+  const listeners = createListeners((door) => {
+    const now = () => current(door.listener.key);
+    return door.kind === 'tcp' ? tcp.serve(now) : http.serve(door, now);
   });
   let isClosed = false;
 
@@ -54,7 +59,9 @@ export function createGate(options: GateOptions = {}): Gate {
       if (isClosed || next.generation < table.generation) return listeners.status();
       table = next;
       services.apply(next);
-      return listeners.set(next.listeners);
+      return listeners.set(
+        [...next.listeners.values()].flatMap((listener) => doorsOf(listener, options.behind ?? null)),
+      );
     },
     generation: () => table.generation,
     status: listeners.status,

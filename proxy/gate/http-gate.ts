@@ -7,17 +7,20 @@ import { matchHost, matchListener } from '../model/match.ts';
 import type { Listener, Target } from '../model/table.ts';
 import { answer, answerSocket, answers, answerTo } from './answer.ts';
 import { serverNameOf } from './client-hello.ts';
+import type { Door } from './doors.ts';
 import { createForwarder } from './forward.ts';
 import { bodyOf, requestHeaders, requestProblem } from './headers.ts';
 import type { GateLimits } from './limits.ts';
 import type { GateListenerServer } from './listeners.ts';
+import { clientLeft, type Observe } from './observe.ts';
+import { endsOf, readHeader } from './proxy-protocol.ts';
 import type { Pass, Services } from './services.ts';
 import type { TcpGate } from './tcp-gate.ts';
 import { createUpgrades } from './upgrades.ts';
 
 export type HttpGate = {
-  /** A server for an http or tls listener, not listening yet. `current`: the listener as the newest table has it. */
-  serve(listener: Listener, current: () => Listener | null): GateListenerServer;
+  /** A server for a door of an http or tls listener, not listening yet. `current`: the listener as the newest table has it. */
+  serve(door: Door, current: () => Listener | null): GateListenerServer;
 };
 
 export type HttpGateOptions = {
@@ -25,6 +28,7 @@ export type HttpGateOptions = {
   readonly limits: GateLimits;
   /** Takes connections that are passed through by their server name. */
   readonly tcp: TcpGate;
+  readonly observe: Observe;
   /** The certificate with its key; null: there is none of this name, and the client's handshake fails. */
   readonly certificate: (name: string) => SecureContext | null;
   /** Addresses of the cluster's own proxies: what they say about the client is passed on. */
@@ -32,14 +36,15 @@ export type HttpGateOptions = {
 };
 
 export function createHttpGate(options: HttpGateOptions): HttpGate {
-  const { services, limits, isTrusted } = options;
+  const { services, limits, isTrusted, observe } = options;
   const forwarder = createForwarder(limits);
   const lastOf = new WeakMap<Socket, ServerResponse>();
   const upgrades = createUpgrades({ services, limits, forwarder });
 
   /** What the request is for and whose it is; the answer that it gets otherwise. */
-  function route(req: IncomingMessage, protocol: 'http' | 'https', listener: Listener | null) {
+  function route(req: IncomingMessage, { protocol, isBehind, current }: Way) {
     const { headers } = req;
+    const listener = current();
     const problem = requestProblem(req.rawHeaders, headers, req.httpVersion);
     if (problem !== null) return { ...problem, retryAfterS: null };
     const wanted = requestTarget(req.url ?? '', headers.host);
@@ -47,7 +52,7 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     const target = listener === null ? null : matchListener(listener, wanted.host, wanted.path);
     if (target === null || target.mode === 'tls') return answers.noRoute;
     const address = req.socket.remoteAddress ?? '';
-    const client = { address, protocol, authority: wanted.authority, isTrusted: isTrusted(address) };
+    const client = { address, protocol, authority: wanted.authority, isTrusted: isBehind || isTrusted(address) };
     return { target, client, path: wanted.path };
   }
 
@@ -62,9 +67,10 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
       });
   }
 
-  function onRequest(req: IncomingMessage, res: ServerResponse, protocol: 'http' | 'https', listener: Listener | null) {
+  function onRequest(req: IncomingMessage, res: ServerResponse, way: Way) {
     const body = bodyOf(req.headers);
-    const routed = route(req, protocol, listener);
+    const routed = route(req, way);
+    watch(req, res, 'status' in routed ? null : routed.target);
     // Of a request that is not understood nobody knows where it ends.
     if ('status' in routed) return answer(res, routed, body !== 'none' || routed.status !== 404);
     const { target, client, path } = routed;
@@ -87,6 +93,19 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     });
   }
 
+  function watch(req: IncomingMessage, res: ServerResponse, target: Target | null): void {
+    const startMs = performance.now();
+    const { method = '', url: path = '', headers } = req;
+    const { host = '', 'x-forwarded-for': forwardedFor } = headers;
+    const client = req.socket.remoteAddress ?? String(forwardedFor ?? '');
+    res.once('close', () => {
+      const status = res.headersSent ? res.statusCode : clientLeft;
+      const request = { method, host, path, status };
+      const { route: id = null, service = null } = target ?? {};
+      observe({ route: id, service, client, durationMs: performance.now() - startMs, request });
+    });
+  }
+
   const serverOptions: ServerOptions = {
     maxHeaderSize: limits.headerBytesMax,
     headersTimeout: limits.headersMsMax,
@@ -103,7 +122,7 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     shouldUpgradeCallback: (req) => req.method === 'GET' && req.headers.upgrade?.toLowerCase() === 'websocket',
   };
 
-  function serveHttp(protocol: 'http' | 'https', current: () => Listener | null, context: SniCallback | null) {
+  function serveHttp(way: Way, context: SniCallback | null) {
     const server =
       context === null
         ? createServer(serverOptions)
@@ -113,12 +132,12 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     server.maxConnections = limits.connectionsPerListenerMax;
     server.timeout = limits.clientSilenceMsMax;
     server.on('request', (req, res) => {
-      inTurn(req, res, () => onRequest(req, res, protocol, current()));
+      inTurn(req, res, () => onRequest(req, res, way));
     });
     server.on('upgrade', (req: IncomingMessage, socket: Socket, head: Buffer) => {
       // A client that resets its connection before the upgrade would end the process otherwise.
       socket.on('error', () => {});
-      const routed = route(req, protocol, current());
+      const routed = route(req, way);
       if ('status' in routed) answerSocket(socket, routed);
       else upgrades.take(req, socket, head, routed);
     });
@@ -129,32 +148,33 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     return server;
   }
 
-  function serveTls(current: () => Listener | null): GateListenerServer {
+  /** Behind HAProxy a connection begins with a header that says whose it is, and is to be passed through in any case. */
+  function serveTls(current: () => Listener | null, isBehind: boolean): GateListenerServer {
     const certificateOf = (name: string): SecureContext | null => {
       const listener = current();
       const target = listener === null ? null : tlsTarget(listener, name);
       return target === null || typeof target.mode === 'string' ? null : options.certificate(target.mode.certificate);
     };
-    const secure = serveHttp('https', current, (name, done) => {
+    const secure = serveHttp({ protocol: 'https', isBehind: false, current }, (name, done) => {
       const context = certificateOf(name);
       if (context === null) done(new Error(`no certificate for "${name}"`));
       else done(null, context);
     });
     const clients = new Set<Socket>();
+    async function admit(client: Socket): Promise<void> {
+      const header = isBehind ? await readHeader(client, limits.headersMsMax) : null;
+      const name = isBehind && header === null ? null : await serverNameOf(client, limits.headersMsMax);
+      const listener = current();
+      const target = listener === null || name === null ? null : tlsTarget(listener, name);
+      if (target?.mode === 'tls') options.tcp.take(client, target, isBehind ? (header?.ends ?? null) : endsOf(client));
+      else if (target === null || isBehind) client.destroy();
+      else secure.emit('connection', client);
+    }
     const server = createNetServer({ allowHalfOpen: true, noDelay: true, keepAlive: true }, (client) => {
       clients.add(client);
       client.once('close', () => clients.delete(client));
       client.on('error', () => {});
-      serverNameOf(client, limits.headersMsMax).then(
-        (name) => {
-          const listener = current();
-          const target = listener === null || name === null ? null : tlsTarget(listener, name);
-          if (target === null) client.destroy();
-          else if (target.mode === 'tls') options.tcp.take(client, target);
-          else secure.emit('connection', client);
-        },
-        () => client.destroy(),
-      );
+      admit(client).catch(() => client.destroy());
     });
     server.maxConnections = limits.connectionsPerListenerMax;
     return {
@@ -167,9 +187,10 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
   }
 
   return {
-    serve(listener, current) {
-      if (listener.kind === 'tls') return serveTls(current);
-      const server = serveHttp('http', current, null);
+    serve({ kind, at }, current) {
+      const isBehind = 'path' in at;
+      if (kind === 'tls') return serveTls(current, isBehind);
+      const server = serveHttp({ protocol: kind === 'https' ? 'https' : 'http', isBehind, current }, null);
       return {
         server,
         retire: () => server.closeIdleConnections(),
@@ -178,6 +199,13 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     },
   };
 }
+
+/** `isBehind`: HAProxy has taken the connection, and says in headers whose it is. `current`: the listener as it is now. */
+type Way = {
+  readonly protocol: 'http' | 'https';
+  readonly isBehind: boolean;
+  readonly current: () => Listener | null;
+};
 
 type SniCallback = (name: string, done: (error: Error | null, context?: SecureContext) => void) => void;
 

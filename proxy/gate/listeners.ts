@@ -1,6 +1,7 @@
+import { rmSync } from 'node:fs';
 import type { Server } from 'node:net';
 import { messageOf } from '../../controller/model/errors.ts';
-import type { Listener } from '../model/table.ts';
+import type { Door } from './doors.ts';
 
 export type GateListenerServer = {
   readonly server: Server;
@@ -15,10 +16,10 @@ export type ListenerStatus =
   /** `problem` says why and what to do; it is tried again by itself. */
   | { readonly key: string; readonly state: 'failed'; readonly problem: string };
 
-/** Keeps exactly the listeners of the newest table open. One that can't be opened is reported and tried again; the others work. */
+/** Keeps exactly the doors of the newest table open. One that can't be opened is reported and tried again; the others work. */
 export type Listeners = {
   /** Resolves when each is open or has failed. */
-  set(wanted: ReadonlyMap<string, Listener>): Promise<readonly ListenerStatus[]>;
+  set(wanted: readonly Door[]): Promise<readonly ListenerStatus[]>;
   status(): readonly ListenerStatus[];
   /** Stops listening; connections go on. */
   close(): Promise<void>;
@@ -27,7 +28,7 @@ export type Listeners = {
 };
 
 type Entry = {
-  readonly listener: Listener;
+  readonly door: Door;
   made: GateListenerServer | null;
   status: ListenerStatus;
   retry: NodeJS.Timeout | null;
@@ -37,26 +38,24 @@ type Entry = {
 const retryMs = 2_000;
 const backlog = 4_096;
 
-export function createListeners(serve: (listener: Listener) => GateListenerServer): Listeners {
+export function createListeners(serve: (door: Door) => GateListenerServer): Listeners {
   const entries = new Map<string, Entry>();
   const leaving = new Set<GateListenerServer>();
 
   async function open(entry: Entry): Promise<void> {
-    const { listener } = entry;
-    const made = serve(listener);
-    // "*" is every address of both families, or of IPv4 alone where the kernel has no IPv6.
-    const host = listener.address === '*' ? undefined : listener.address;
+    const { door } = entry;
+    const made = serve(door);
     const problem = await new Promise<unknown>((resolve) => {
       made.server.once('error', resolve);
-      made.server.listen({ port: listener.port, host, backlog }, () => resolve(null));
+      made.server.listen({ ...placeOf(door), backlog }, () => resolve(null));
     });
     made.server.on('error', () => {});
     if (problem === null && entry.isWanted) {
       entry.made = made;
-      entry.status = { key: listener.key, state: 'listening' };
+      entry.status = { key: door.key, state: 'listening' };
     } else if (problem === null) made.server.close();
     else {
-      entry.status = { key: listener.key, state: 'failed', problem: describe(listener, problem) };
+      entry.status = { key: door.key, state: 'failed', problem: describe(door, problem) };
       if (entry.isWanted) entry.retry = setTimeout(() => void open(entry), retryMs);
     }
   }
@@ -75,18 +74,20 @@ export function createListeners(serve: (listener: Listener) => GateListenerServe
 
   return {
     async set(wanted) {
+      const keys = new Set(wanted.map(({ key }) => key));
       for (const [key, entry] of entries) {
-        if (wanted.has(key)) continue;
+        if (keys.has(key)) continue;
         entries.delete(key);
         retire(entry);
       }
       const opening: Promise<void>[] = [];
-      for (const [key, listener] of wanted) {
+      for (const door of wanted) {
+        const { key } = door;
         if (entries.has(key)) continue;
         const entry: Entry = {
-          listener,
+          door,
           made: null,
-          status: { key, state: 'failed', problem: `port ${listener.port} is just being opened` },
+          status: { key, state: 'failed', problem: `port ${door.listener.port} is just being opened` },
           retry: null,
           isWanted: true,
         };
@@ -108,7 +109,24 @@ export function createListeners(serve: (listener: Listener) => GateListenerServe
   };
 }
 
-function describe({ address, port }: Listener, problem: unknown): string {
+function placeOf({ at }: Door): { readonly path: string } | { readonly host?: string; readonly port: number } {
+  if ('path' in at) {
+    // Left by a process that was killed; there is one at a time.
+    rmSync(at.path, { force: true });
+    return { path: at.path };
+  }
+  // "*" is every address of both families, or of IPv4 alone where the kernel has no IPv6.
+  return at.address === '*' ? { port: at.port } : { host: at.address, port: at.port };
+}
+
+function describe({ at }: Door, problem: unknown): string {
+  return 'path' in at
+    ? `${at.path} can't be opened: ${messageOf(problem)}`
+    : describePort(at.address, at.port, problem);
+}
+
+/** Why an address and port can't be listened on, and what to do. */
+export function describePort(address: string, port: number, problem: unknown): string {
   const where = address === '*' ? `port ${port}` : `${address}, port ${port},`;
   const code = problem instanceof Error && 'code' in problem ? problem.code : null;
   if (code === 'EADDRINUSE')

@@ -23,8 +23,8 @@ export type Services = {
   release(service: string, upstreams: ReadonlyMap<number, readonly Endpoint[]> | null): void;
   inFlight(service: string): InFlight;
   /**
-   * Waits up to `timeoutMs` for the requests in flight, then ends the tunnels, politely first. Answers what was left of both.
-   * Meant for a paused service: without a pause new ones keep coming.
+   * Waits up to `timeoutMs` for the requests in flight and for tunnels that end by themselves, then ends the others, politely
+   * first. Answers what was left of both. Meant for a paused service: without a pause new ones keep coming.
    */
   drain(service: string, timeoutMs: number): Promise<InFlight & { readonly tunnelsClosed: number }>;
   /** Refuses what is held and ends all timers. */
@@ -212,7 +212,7 @@ export function createServices(limits: GateLimits, nowMs: () => number = Date.no
     inFlight: (name) => stateOf(find(name)),
     async drain(name, timeoutMs) {
       const service = find(name);
-      await waitUntil(service, timeoutMs, () => service.requests === 0);
+      await waitUntil(service, timeoutMs, () => service.requests === 0 && service.tunnels.size === 0);
       const tunnels = [...service.tunnels];
       for (const tunnel of tunnels) tunnel.end();
       await waitUntil(service, limits.tunnelEndMsMax, () => service.tunnels.size === 0);

@@ -3,6 +3,8 @@ import type { Listener, Target } from '../model/table.ts';
 import { dial, keepAliveMs } from './dial.ts';
 import type { GateLimits } from './limits.ts';
 import type { GateListenerServer } from './listeners.ts';
+import type { Observe } from './observe.ts';
+import { type Ends, encodeHeader, endsOf } from './proxy-protocol.ts';
 import type { Services } from './services.ts';
 import { join } from './tunnel.ts';
 
@@ -11,16 +13,26 @@ import { join } from './tunnel.ts';
  * paused, and is then joined to one to a container. While it waits at most `heldBodyBytesMax` of it are read.
  */
 export type TcpGate = {
-  /** A server for a tcp listener, not listening yet. `target` is asked for each connection. */
-  serve(listener: Listener, target: () => Target | null): GateListenerServer;
-  /** Takes a connection that was accepted (with half-open allowed) elsewhere. `firstBytes`: what was read of it. */
-  take(client: Socket, target: Target): void;
+  /** A server for a tcp listener, not listening yet. `current`: the listener as the newest table has it. */
+  serve(current: () => Listener | null): GateListenerServer;
+  /** Takes a connection that was accepted (with half-open allowed) elsewhere. `ends`: of the client's own connection. */
+  take(client: Socket, target: Target, ends: Ends | null): void;
 };
 
-export function createTcpGate(options: { readonly services: Services; readonly limits: GateLimits }): TcpGate {
-  const { services, limits } = options;
+export function createTcpGate(options: {
+  readonly services: Services;
+  readonly limits: GateLimits;
+  readonly observe: Observe;
+}): TcpGate {
+  const { services, limits, observe } = options;
 
-  function take(client: Socket, target: Target): void {
+  function take(client: Socket, target: Target, ends: Ends | null): void {
+    const startMs = performance.now();
+    client.once('close', () => {
+      const { route, service } = target;
+      const durationMs = performance.now() - startMs;
+      observe({ route, service, client: ends?.client.address ?? '', durationMs, request: null });
+    });
     client.on('error', nothing);
     // Reads up to the stream's limit and no further, and tells the end of a client that has sent nothing: that one has left. A
     // client that has sent something and ended waits for its answer.
@@ -53,6 +65,7 @@ export function createTcpGate(options: { readonly services: Services; readonly l
               return;
             }
             client.removeListener('readable', nothing);
+            if (target.proxyProtocol) service.write(encodeHeader(ends));
             pass.becomeTunnel(join(client, service, limits, pass.done));
           },
           () => {
@@ -68,7 +81,7 @@ export function createTcpGate(options: { readonly services: Services; readonly l
   }
 
   return {
-    serve(_listener, target) {
+    serve(current) {
       const clients = new Set<Socket>();
       const server = createServer(
         {
@@ -81,9 +94,16 @@ export function createTcpGate(options: { readonly services: Services; readonly l
         (client) => {
           clients.add(client);
           client.once('close', () => clients.delete(client));
-          const found = target();
-          if (found === null) client.destroy();
-          else take(client, found);
+          const listener = current();
+          if (listener?.kind !== 'tcp') {
+            client.destroy();
+            return;
+          }
+          const ends = endsOf(client);
+          const isMeant = listener.from === null || (ends !== null && listener.from.includes(ends.client.address));
+          // As if nobody listened.
+          if (isMeant) take(client, listener.target, ends);
+          else client.resetAndDestroy();
         },
       );
       server.maxConnections = limits.connectionsPerListenerMax;

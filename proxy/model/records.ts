@@ -22,7 +22,12 @@ export type ServiceDoc = {
 };
 
 export type Balance = 'round-robin' | 'least-connections';
-export type Pause = { readonly id: string; readonly untilMs: number };
+/** `drain`: proxies wait until then (wall clock) for what is in flight, and then end the service's tunnels. */
+export type Pause = {
+  readonly id: string;
+  readonly untilMs: number;
+  readonly drain: { readonly untilMs: number } | null;
+};
 
 /** A public address that leads to port `targetPort` of a service's containers. */
 export type RouteDoc = {
@@ -112,15 +117,21 @@ export const certificateName = z
   .string()
   .regex(/^[a-z0-9][a-z0-9._-]{0,62}$/, 'use up to 63 lower-case letters, digits, dots, underscores or hyphens');
 
+export const pauseSchema: z.ZodType<Pause> = z.object({
+  id,
+  untilMs: timeMs,
+  drain: z.object({ untilMs: timeMs }).nullable(),
+});
+
 export const serviceSchema: z.ZodType<ServiceDoc> = z.object({
   name: serviceName,
   createdAtMs: timeMs,
   balance: z.enum(balances),
   stateful: z.boolean(),
-  pause: z.object({ id, untilMs: timeMs }).nullable(),
+  pause: pauseSchema.nullable(),
 });
 
-const entranceSchema: z.ZodType<Entrance> = z.discriminatedUnion('protocol', [
+export const entranceSchema: z.ZodType<Entrance> = z.discriminatedUnion('protocol', [
   z.object({ protocol: z.literal('http'), host, port, path }),
   z.object({ protocol: z.literal('https'), host, port, path, certificate: certificateName }),
   z.object({ protocol: z.literal('tls'), host, port, proxyProtocol: z.boolean() }),

@@ -29,16 +29,16 @@ export function gateHold(context: Context): void {
         }),
       { releasedMax: 1 },
     );
-    proxy.pause('web', minute);
+    await proxy.pause('web', minute);
     const replies: Promise<{ readonly status: number; readonly body: string }>[] = [];
     for (let index = 0; index < 60; index += 1) {
       replies.push(ask(port, { method: 'POST', path: `/${index}`, send: Buffer.alloc(300_000) }));
-      await soon('it is held', () => proxy.inFlight('web').held === index + 1);
+      await soon('it is held', async () => (await proxy.inFlight('web')).held === index + 1);
     }
     await sleep(100);
     assert.equal(backend.connections(), 0);
-    assert.deepEqual(proxy.inFlight('web'), { requests: 0, tunnels: 0, held: 60 });
-    proxy.release('web', null);
+    assert.deepEqual(await proxy.inFlight('web'), { requests: 0, tunnels: 0, held: 60 });
+    await proxy.release('web', null);
     const texts = (await Promise.all(replies)).map(({ body }) => body);
     assert.deepEqual(
       texts,
@@ -63,10 +63,10 @@ export function gateHold(context: Context): void {
       }, 20);
     });
     const { port, proxy } = await served(context, (_req, res) => res.end('old'), { releasedMax: 4 });
-    proxy.pause('web', minute);
+    await proxy.pause('web', minute);
     const held = Array.from({ length: 20 }, () => ask(port, { path: '/held' }));
-    await soon('all are held', () => proxy.inFlight('web').held === 20);
-    proxy.release('web', new Map([[1, [{ id: 'next', host: '127.0.0.1', port: next.port }]]]));
+    await soon('all are held', async () => (await proxy.inFlight('web')).held === 20);
+    await proxy.release('web', new Map([[1, [{ id: 'next', host: '127.0.0.1', port: next.port }]]]));
     const late = ask(port, { path: '/late' });
     for (const reply of await Promise.all([...held, late])) assert.equal(reply.body, 'new');
     assert.equal(most, 4);
@@ -79,21 +79,21 @@ export function gateHold(context: Context): void {
       heldMsMax: 500,
       heldBytesMax: 100_000,
     });
-    proxy.pause('web', minute);
+    await proxy.pause('web', minute);
     const big = ask(port, { method: 'POST', send: Buffer.alloc(65_536) });
-    await soon('it is held', () => proxy.inFlight('web').held === 1);
+    await soon('it is held', async () => (await proxy.inFlight('web')).held === 1);
     const tooMuch = await ask(port, { method: 'POST', send: Buffer.alloc(65_536) });
     assert.deepEqual([tooMuch.status, tooMuch.headers['retry-after']], [503, '2']);
     const small = [ask(port), ask(port)];
-    await soon('they are held', () => proxy.inFlight('web').held === 3);
+    await soon('they are held', async () => (await proxy.inFlight('web')).held === 3);
     assert.equal((await ask(port)).status, 503);
     assert.match(await talk(port, upgrade('/')), /^HTTP\/1\.1 503 [\s\S]*retry-after: 2/);
     for (const reply of await Promise.all([big, ...small])) {
       assert.equal(reply.status, 503);
       assert.equal(reply.headers['retry-after'], '5');
     }
-    assert.equal(proxy.inFlight('web').held, 0);
-    proxy.release('web', null);
+    assert.equal((await proxy.inFlight('web')).held, 0);
+    await proxy.release('web', null);
     assert.equal((await ask(port)).status, 200);
   });
 
@@ -102,7 +102,7 @@ export function gateHold(context: Context): void {
       context,
       (req, res) => void readAll(req).then((body) => res.end(String(body.length))),
     );
-    proxy.pause('web', minute);
+    await proxy.pause('web', minute);
     const client = await open(port);
     const bytes = 64 * 1024 * 1024;
     client.write(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${bytes}\r\n\r\n`);
@@ -113,7 +113,7 @@ export function gateHold(context: Context): void {
       client.bytesWritten - client.writableLength >= 0 && client.writableLength > 0,
       'the proxy has read it all',
     );
-    proxy.release('web', null);
+    await proxy.release('web', null);
     let text = '';
     client.on('data', (piece) => {
       text += piece;
@@ -124,25 +124,25 @@ export function gateHold(context: Context): void {
 
   it('forgets clients that leave while they are held', async () => {
     const { port, proxy, backend } = await served(context, (_req, res) => res.end('ok'));
-    proxy.pause('web', minute);
+    await proxy.pause('web', minute);
     const clients = await Promise.all(Array.from({ length: 5 }, () => open(port)));
     for (const [index, client] of clients.entries())
       client.write(index === 0 ? upgrade('/') : 'GET / HTTP/1.1\r\nHost: a\r\n\r\n');
-    await soon('all are held', () => proxy.inFlight('web').held === 5);
+    await soon('all are held', async () => (await proxy.inFlight('web')).held === 5);
     clients[0]?.end();
     clients[1]?.end();
     clients[2]?.resetAndDestroy();
-    await soon('three have left', () => proxy.inFlight('web').held === 2);
+    await soon('three have left', async () => (await proxy.inFlight('web')).held === 2);
     for (const client of clients) client.destroy();
-    await soon('all have left', () => proxy.inFlight('web').held === 0);
-    proxy.release('web', null);
+    await soon('all have left', async () => (await proxy.inFlight('web')).held === 0);
+    await proxy.release('web', null);
     await sleep(50);
     assert.equal(backend.connections(), 0);
   });
 
   it('ends a pause by itself at its deadline, to the old containers', async () => {
     const { port, proxy } = await served(context, (_req, res) => res.end('old'));
-    proxy.pause('web', { deadlineMs: 300 });
+    await proxy.pause('web', { deadlineMs: 300 });
     const startMs = performance.now();
     assert.equal((await ask(port)).body, 'old');
     assert.ok(performance.now() - startMs >= 250);
@@ -151,15 +151,15 @@ export function gateHold(context: Context): void {
   it('pauses and releases by the table, and not again what has ended', async () => {
     const { port, proxy, backend } = await served(context, (_req, res) => res.end('ok'));
     const routes = { [`http://:${port} -> 1`]: 'web' };
-    const pause = { id: 'move-1', untilMs: Date.now() + 500 };
+    const pause = { id: 'move-1', untilMs: Date.now() + 500, drain: null };
     await proxy.apply(tableOf(routes, { web: [backend.port] }, { pause }));
     const reply = ask(port);
-    await soon('it is held', () => proxy.inFlight('web').held === 1);
+    await soon('it is held', async () => (await proxy.inFlight('web')).held === 1);
     await proxy.apply(tableOf(routes, { web: [backend.port] }));
     assert.equal((await reply).body, 'ok');
     await proxy.apply(tableOf(routes, { web: [backend.port] }, { pause }));
     assert.equal((await ask(port)).body, 'ok');
-    assert.throws(() => proxy.pause('nobody', minute), /no service "nobody"/);
+    await assert.rejects(async () => proxy.pause('nobody', minute), /no service "nobody"/);
   });
 
   it('counts and drains requests, then ends tunnels', async () => {
@@ -184,9 +184,9 @@ export function gateHold(context: Context): void {
     socket.write(upgrade('/'));
     const raw = await open(tcpPort);
     const ended = Promise.all([readAll(socket), readAll(raw)]);
-    await soon('all are counted', () => waiting.length === 1 && proxy.inFlight('web').tunnels === 2);
-    assert.deepEqual(proxy.inFlight('web'), { requests: 1, tunnels: 2, held: 0 });
-    proxy.pause('web', minute);
+    await soon('all are counted', async () => waiting.length === 1 && (await proxy.inFlight('web')).tunnels === 2);
+    assert.deepEqual(await proxy.inFlight('web'), { requests: 1, tunnels: 2, held: 0 });
+    await proxy.pause('web', minute);
     const later = ask(port);
     const early = await proxy.drain('web', 100);
     assert.deepEqual([early.requests, early.tunnelsClosed], [1, 2]);
@@ -195,7 +195,7 @@ export function gateHold(context: Context): void {
     const drained = await proxy.drain('web', 5_000);
     assert.deepEqual([drained.requests, drained.tunnels, drained.held], [0, 0, 1]);
     assert.equal((await reply).body, 'done');
-    proxy.release('web', null);
+    await proxy.release('web', null);
     await soon('the held one arrived', () => waiting.length === 2);
     waiting[1]?.end('later');
     assert.equal((await later).body, 'later');
@@ -211,15 +211,15 @@ export function gateHold(context: Context): void {
     const proxy = await context.start({ heldMsMax: 2_000 });
     const port = await freePort();
     await proxy.apply(tableOf({ [`tcp://:${port} -> 1`]: 'db' }, { db: [backend.port] }));
-    proxy.pause('db', minute);
+    await proxy.pause('db', minute);
     const [speaker, listener, leaver, halfway] = await Promise.all([open(port), open(port), open(port), open(port)]);
     speaker?.write(Buffer.alloc(1_000_000));
     halfway?.end('all I want');
-    await soon('all are held', () => proxy.inFlight('db').held === 4);
+    await soon('all are held', async () => (await proxy.inFlight('db')).held === 4);
     leaver?.destroy();
-    await soon('one has left', () => proxy.inFlight('db').held === 3);
+    await soon('one has left', async () => (await proxy.inFlight('db')).held === 3);
     assert.equal(backend.connections(), 0);
-    proxy.release('db', null);
+    await proxy.release('db', null);
     speaker?.end();
     listener?.end();
     const texts = await Promise.all([speaker, listener, halfway].map((socket) => socket && readAll(socket)));
@@ -231,9 +231,9 @@ export function gateHold(context: Context): void {
     const proxy = await context.start({ heldMsMax: 300, heldCountMax: 1 });
     const port = await freePort();
     await proxy.apply(tableOf({ [`tcp://:${port} -> 1`]: 'db' }, { db: [backend.port] }));
-    proxy.pause('db', minute);
+    await proxy.pause('db', minute);
     const first = await open(port);
-    await soon('it is held', () => proxy.inFlight('db').held === 1);
+    await soon('it is held', async () => (await proxy.inFlight('db')).held === 1);
     assert.equal((await readAll(await open(port))).length, 0);
     assert.equal((await readAll(first)).length, 0);
     assert.equal(backend.connections(), 0);

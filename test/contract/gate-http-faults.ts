@@ -46,10 +46,10 @@ export function gateHttpFaults(context: Context): void {
     const asked = request({ host: '127.0.0.1', port, agent: false });
     asked.on('error', () => {});
     asked.end();
-    await soon('it arrived', () => proxy.inFlight('web').requests === 1);
+    await soon('it arrived', async () => (await proxy.inFlight('web')).requests === 1);
     asked.destroy();
     await soon('the service knows', () => isGone);
-    await soon('it is counted no more', () => proxy.inFlight('web').requests === 0);
+    await soon('it is counted no more', async () => (await proxy.inFlight('web')).requests === 0);
   });
 
   it('aborts an upload and a download that the client breaks off', async () => {
@@ -65,7 +65,7 @@ export function gateHttpFaults(context: Context): void {
     up.write('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nsome');
     const down = await open(port);
     down.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
-    await soon('both arrived', () => proxy.inFlight('web').requests === 2);
+    await soon('both arrived', async () => (await proxy.inFlight('web')).requests === 2);
     await sleep(50);
     up.destroy();
     down.resetAndDestroy();
@@ -89,7 +89,10 @@ export function gateHttpFaults(context: Context): void {
       if (index % 2 === 0) await soon('it arrived', () => (backends[0]?.sockets.size ?? 0) > 0);
       client.resetAndDestroy();
     }
-    await soon('all are forgotten', () => proxy.inFlight('web').requests + proxy.inFlight('web').tunnels === 0);
+    await soon('all are forgotten', async () => {
+      const { tunnels, requests } = await proxy.inFlight('web');
+      return tunnels + requests === 0;
+    });
     await soon('the service knows', () => backends[0]?.sockets.size === 0);
   });
 
@@ -142,7 +145,7 @@ export function gateHttpFaults(context: Context): void {
     client.destroy();
     await sleep(100);
     assert.ok(!order.includes('begin /5'));
-    assert.equal(proxy.inFlight('web').requests, 0);
+    assert.equal((await proxy.inFlight('web')).requests, 0);
   });
 
   it('passes an answer without a length on until its end', async () => {
@@ -231,7 +234,7 @@ export function gateHttpFaults(context: Context): void {
     await proxy.apply(tableOf({ [`http://:${port} -> 1`]: 'web' }, { web: [backend.port] }));
     assert.equal((await ask(port)).status, 504);
     await assert.rejects(ask(port, { path: '/half' }));
-    await soon('it is over', () => proxy.inFlight('web').requests === 0);
+    await soon('it is over', async () => (await proxy.inFlight('web')).requests === 0);
   });
 
   it('fails nobody while its table changes a hundred times', async () => {

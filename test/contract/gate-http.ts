@@ -236,9 +236,9 @@ export function gateHttp(context: Context): void {
     assert.match(text, /^HTTP\/1\.1 101 /);
     assert.match(text, /x-path: \/a\/\/b\r\n/);
     assert.match(text, /hello 127\.0\.0\.1 websocket first $/);
-    assert.deepEqual(proxy.inFlight('web'), { requests: 0, tunnels: 1, held: 0 });
+    assert.deepEqual(await proxy.inFlight('web'), { requests: 0, tunnels: 1, held: 0 });
     socket.end();
-    await soon('the tunnel ended', () => proxy.inFlight('web').tunnels === 0);
+    await soon('the tunnel ended', async () => (await proxy.inFlight('web')).tunnels === 0);
   });
 
   it('gives a refused upgrade on as a whole answer', async () => {
@@ -260,7 +260,10 @@ export function gateHttp(context: Context): void {
     assert.match(text, /x-why: no\r\n/);
     assert.doesNotMatch(text, /chunked/i);
     assert.match(text, /\r\n\r\nnope$/);
-    await soon('it is over', () => proxy.inFlight('web').tunnels + proxy.inFlight('web').requests === 0);
+    await soon('it is over', async () => {
+      const { tunnels, requests } = await proxy.inFlight('web');
+      return tunnels + requests === 0;
+    });
   });
 
   it('serves a request that offers HTTP/2 as it is, and opens no tunnels', async () => {

@@ -36,8 +36,8 @@ export function gateLimits(context: Context): void {
     const { port, proxy } = await served(context, (req) => req.resume(), { clientSilenceMsMax: 300 });
     const client = await open(port);
     client.write('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf');
-    await soon('it arrived', () => proxy.inFlight('web').requests === 1);
-    await soon('it was ended', () => proxy.inFlight('web').requests === 0);
+    await soon('it arrived', async () => (await proxy.inFlight('web')).requests === 1);
+    await soon('it was ended', async () => (await proxy.inFlight('web')).requests === 0);
     client.destroy();
   });
 

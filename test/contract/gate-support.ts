@@ -12,13 +12,22 @@ import { issueCertificate, makeAuthority, makeKey } from '../../controller/clust
 import { parseNodeName } from '../../controller/model/names.ts';
 import type { Gate } from '../../proxy/gate/gate.ts';
 import type { GateLimits } from '../../proxy/gate/limits.ts';
+import type { ListenerStatus } from '../../proxy/gate/listeners.ts';
+import type { InFlight } from '../../proxy/gate/services.ts';
 import { parseRouteText } from '../../proxy/model/labels.ts';
 import { parseServiceName } from '../../proxy/model/names.ts';
 import type { Balance, Pause } from '../../proxy/model/records.ts';
 import { buildTable, type Table } from '../../proxy/model/table.ts';
 
 /** What the suite drives: the gate alone, or a whole stack with the gate in it. */
-export type ProxyUnderTest = Pick<Gate, 'apply' | 'pause' | 'release' | 'inFlight' | 'drain' | 'status'> & {
+export type ProxyUnderTest = {
+  apply(table: Table): Promise<readonly ListenerStatus[]>;
+  /** Resolves when nothing new passes any more. */
+  pause(...args: Parameters<Gate['pause']>): void | Promise<void>;
+  release(...args: Parameters<Gate['release']>): void | Promise<void>;
+  inFlight(service: string): InFlight | Promise<InFlight>;
+  drain: Gate['drain'];
+  status(): readonly ListenerStatus[];
   dispose(): Promise<void>;
 };
 export type StartProxy = (limits: Partial<GateLimits>) => Promise<ProxyUnderTest>;
@@ -215,9 +224,9 @@ export function once(emitter: NodeJS.EventEmitter, event: string): Promise<unkno
 }
 
 /** Polls until it is true, for at most 5 s. */
-export async function soon(what: string, isTrue: () => boolean): Promise<void> {
+export async function soon(what: string, isTrue: () => boolean | Promise<boolean>): Promise<void> {
   const end = performance.now() + 5_000;
-  while (!isTrue()) {
+  while (!(await isTrue())) {
     if (performance.now() > end) throw new Error(`waited 5 s in vain until ${what}`);
     await sleep(10);
   }

@@ -38,7 +38,7 @@ export function gateTcp(context: Context): void {
     const got = await readAll(client);
     assert.equal(createHash('sha256').update(got).digest('hex'), createHash('sha256').update(data).digest('hex'));
     client.end();
-    await soon('the tunnel ended', () => proxy.inFlight('db').tunnels === 0);
+    await soon('the tunnel ended', async () => (await proxy.inFlight('db')).tunnels === 0);
   });
 
   it('delivers them to a client that still writes, too', async () => {
@@ -86,7 +86,7 @@ export function gateTcp(context: Context): void {
     });
     const one = await open(port);
     one.write('hello');
-    await soon('it is joined', () => proxy.inFlight('db').tunnels === 1);
+    await soon('it is joined', async () => (await proxy.inFlight('db')).tunnels === 1);
     await sleep(50);
     one.resetAndDestroy();
     await soon('the service knows', () => errorOfService !== null);
@@ -94,7 +94,10 @@ export function gateTcp(context: Context): void {
     two.write('reset');
     const error = await new Promise((done) => two.once('error', done));
     assert.match(String(error), /ECONNRESET/);
-    await soon('nothing is left', () => proxy.inFlight('db').tunnels + proxy.inFlight('db').requests === 0);
+    await soon('nothing is left', async () => {
+      const { tunnels, requests } = await proxy.inFlight('db');
+      return tunnels + requests === 0;
+    });
   });
 
   it('goes to another container when one takes no connections, and resets when there is none', async () => {

@@ -222,7 +222,7 @@ describe('the difference of two tables', () => {
   });
 
   it('takes what is paused out of the kernel and leads it to the gate in HAProxy', () => {
-    const pause = { id: 'm', untilMs: 1 };
+    const pause = { id: 'm', untilMs: 1, drain: null };
     const to = buildTable({ ...base, services: [service('web', { pause }), service('db', { pause })] }, here);
     const changes = diffTable(from, to);
     assert.deepEqual(

@@ -1,0 +1,116 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { messageOf } from '../../controller/model/errors.ts';
+import type { Gate } from '../gate/gate.ts';
+import type { InFlight } from '../gate/services.ts';
+import type { ServiceName } from '../model/names.ts';
+import type { Table } from '../model/table.ts';
+import type { Layer } from './layer.ts';
+
+/**
+ * The gate and the layers before it as one. A table goes to the gate first: what is paused is held before it is sent there, what is
+ * released can pass before it is not sent there any more, and who listens does so before somebody is led there.
+ */
+export type Stack = {
+  /**
+   * Resolves when the table is served, or `problems` says what of it is not. Calls wait for each other. To be called again with the
+   * newest table while there are problems; never rejects.
+   */
+  apply(table: Table): Promise<void>;
+  /** By `Listener.key`, route, link, certificate, or `layer NAME` for a layer that could not be brought to the table at all. */
+  problems(): ReadonlyMap<string, string>;
+  /** The ids of the pauses that hold here: nothing new reaches their services except by a release. */
+  pauses(): readonly string[];
+  /** Of the newest table that every layer serves; 0: none yet. */
+  generation(): number;
+  inFlight(service: ServiceName): Promise<InFlight>;
+  /**
+   * Waits up to `timeoutMs` for requests in flight and for tunnels that end by themselves, then ends those that are left. For a paused
+   * service. Answers what there was when the time was over, and how many tunnels were ended.
+   */
+  drain(service: ServiceName, timeoutMs: number): Promise<Drained>;
+  /** Lets what runs through the gate end for at most `graceMs`. What the layers serve stays. */
+  close(graceMs: number): Promise<void>;
+};
+
+export type Drained = { readonly requests: number; readonly tunnels: number; readonly tunnelsClosed: number };
+
+const pollMs = 50;
+
+export function createStack({ gate, layers }: { readonly gate: Gate; readonly layers: readonly Layer[] }): Stack {
+  let turn: Promise<void> = Promise.resolve();
+  let generation = 0;
+  /** Of the last table, whatever came of it. */
+  let wanted: readonly string[] = [];
+  let held: ReadonlySet<string> = new Set();
+  let failures: ReadonlyMap<string, string> = new Map();
+
+  async function serve(table: Table): Promise<void> {
+    const pauses = [...table.services.values()].flatMap(({ pause }) => pause?.id ?? []);
+    // A pause that is not wanted any more is over as soon as the gate has heard of it.
+    wanted = pauses;
+    await gate.apply(table);
+    const results = await Promise.allSettled(layers.map((layer) => layer.apply(table)));
+    failures = new Map(
+      results.flatMap((result, index) =>
+        result.status === 'fulfilled' ? [] : [[`layer ${layers[index]?.name}`, messageOf(result.reason)] as const],
+      ),
+    );
+    if (failures.size > 0) return;
+    held = new Set(pauses);
+    generation = table.generation;
+  }
+
+  async function inLayers(service: ServiceName): Promise<Pick<InFlight, 'requests' | 'tunnels'>> {
+    const all = await Promise.all(layers.map((layer) => layer.inFlight(service)));
+    return all.reduce((sum, one) => ({ requests: sum.requests + one.requests, tunnels: sum.tunnels + one.tunnels }), {
+      requests: 0,
+      tunnels: 0,
+    });
+  }
+
+  async function inFlight(service: ServiceName): Promise<InFlight> {
+    const own = gate.inFlight(service);
+    const theirs = await inLayers(service);
+    return { ...own, requests: own.requests + theirs.requests, tunnels: own.tunnels + theirs.tunnels };
+  }
+
+  return {
+    apply(table) {
+      turn = turn.then(() => serve(table)).catch((error: unknown) => {
+        failures = new Map([['gate', messageOf(error)]]);
+      });
+      return turn;
+    },
+    problems() {
+      const all = new Map<string, string>(failures);
+      for (const status of gate.status()) if (status.state === 'failed') all.set(status.key, status.problem);
+      for (const layer of layers) for (const [key, text] of layer.problems()) all.set(key, text);
+      return all;
+    },
+    pauses: () => wanted.filter((id) => held.has(id)),
+    generation: () => generation,
+    inFlight,
+    async drain(service, timeoutMs) {
+      const endMs = performance.now() + timeoutMs;
+      let left = await inFlight(service);
+      while (left.requests + left.tunnels > 0 && performance.now() < endMs) {
+        await sleep(Math.max(1, Math.min(pollMs, endMs - performance.now())));
+        left = await inFlight(service);
+      }
+      const [own, ...theirs] = await Promise.all([
+        gate.drain(service, 0).then(({ tunnelsClosed }) => tunnelsClosed),
+        ...layers.map((layer) => layer.cutTunnels(service)),
+      ]);
+      return {
+        requests: left.requests,
+        tunnels: left.tunnels,
+        tunnelsClosed: theirs.reduce((sum, count) => sum + count, own),
+      };
+    },
+    async close(graceMs) {
+      await turn;
+      await gate.close(graceMs);
+      await Promise.all(layers.map((layer) => layer.close()));
+    },
+  };
+}
