@@ -13,6 +13,8 @@ export type PrivateApt = {
   download(packages: readonly string[], intoDir: string): Promise<string[]>;
   /** The version that apt would choose now. */
   version(pkg: string): Promise<string>;
+  /** All versions that there are, newest first. */
+  versions(pkg: string): Promise<readonly string[]>;
 };
 
 const minuteMs = 60_000;
@@ -107,6 +109,10 @@ export async function privateApt(
         throw new Error(`apt knows no package ${pkg} in ${components.join(', ')} of this machine's Debian mirror`);
       }
       return candidate;
+    },
+    async versions(pkg) {
+      const lines = (await commands.run('apt-cache', ['-c', config, 'madison', pkg])).split('\n');
+      return [...new Set(lines.map((line) => line.split('|')[1]?.trim() ?? '').filter((version) => version !== ''))];
     },
   };
 }

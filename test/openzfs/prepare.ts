@@ -6,8 +6,8 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, readlink, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { ensureInstalled, installedVersion, privateApt, unpack } from '../../packaging/debian.ts';
-import { createCommands } from '../../plugin/exec.ts';
+import { ensureInstalled, installedVersion, type PrivateApt, privateApt, unpack } from '../../packaging/debian.ts';
+import { CommandError, createCommands } from '../../plugin/exec.ts';
 import { buildImage, imageSources } from './image.ts';
 import { buildModules } from './modules.ts';
 
@@ -86,6 +86,49 @@ async function codename(): Promise<string> {
   return name;
 }
 
+type KernelPackages = {
+  /** "6.1.0-56" */
+  readonly abi: string;
+  readonly kernelVersion: string;
+  /** Headers, what builds with them, and zfs-dkms. */
+  readonly sources: readonly string[];
+  readonly image: readonly string[];
+};
+
+/** The newest kernel that is there whole: while Debian publishes one, some of its packages come hours before others. */
+async function fetchKernel(apt: PrivateApt, zfsPackage: string, scratch: string): Promise<KernelPackages> {
+  const versions = await apt.versions(kernelMeta);
+  for (const [index, kernelVersion] of versions.entries()) {
+    const into = (part: string) => join(scratch, String(index), part);
+    try {
+      const meta = await apt.download([`${kernelMeta}=${kernelVersion}`], into('meta'));
+      const depends = await run('dpkg-deb', ['-f', ...meta, 'Depends']);
+      // "linux-headers-6.1.0-56-cloud-amd64 (= 6.1.192-2)"
+      const [, abi, series] = /linux-headers-((\d+\.\d+)\.[\w.-]+)-cloud-amd64 /.exec(depends) ?? [];
+      if (abi === undefined || series === undefined)
+        throw new Error(`${kernelMeta} depends on no kernel headers: ${depends}`);
+      // Image and headers must be of one build, which bookworm and bookworm-security have different ones of; kbuild may be newer.
+      const kbuild = `linux-kbuild-${series}`;
+      const isSame = (await apt.versions(kbuild)).includes(kernelVersion);
+      const headers = [`linux-headers-${abi}-cloud-amd64`, `linux-headers-${abi}-common`];
+      const sources = [
+        ...headers.map((name) => `${name}=${kernelVersion}`),
+        isSame ? `${kbuild}=${kernelVersion}` : kbuild,
+      ];
+      return {
+        abi,
+        kernelVersion,
+        sources: await apt.download([...sources, zfsPackage], into('sources')),
+        image: await apt.download([`linux-image-${abi}-cloud-amd64=${kernelVersion}`], into('image')),
+      };
+    } catch (error) {
+      const isMissing = error instanceof CommandError && /was not found|Unable to locate/.test(error.stderr);
+      if (!isMissing || index === versions.length - 1) throw error;
+    }
+  }
+  throw new Error(`apt knows no package ${kernelMeta} in this machine's Debian mirror`);
+}
+
 /** Downloads and compiles; answers the folder, named after the versions, with kernel, modules and tools. */
 async function prepareKernel(release: ZfsRelease, log: (text: string) => void): Promise<string> {
   const pointer = join(cacheDir(), `zfs-${release}`);
@@ -95,33 +138,17 @@ async function prepareKernel(release: ZfsRelease, log: (text: string) => void): 
 
   const suffix = suiteSuffix[release];
   const apt = await privateApt(join(cacheDir(), `apt-${release}`), ['main', 'contrib'], suffix === '' ? [] : [suffix]);
-  const kernelVersion = await apt.version(kernelMeta);
   const scratch = await mkdtemp(join(cacheDir(), 'debs.building-'));
   try {
-    const meta = await apt.download([`${kernelMeta}=${kernelVersion}`], join(scratch, 'meta'));
-    const depends = await run('dpkg-deb', ['-f', ...meta, 'Depends']);
-    // "linux-headers-6.1.0-56-cloud-amd64 (= 6.1.192-2)"
-    const [, abi, series] = /linux-headers-((\d+\.\d+)\.[\w.-]+)-cloud-amd64 /.exec(depends) ?? [];
-    if (abi === undefined || series === undefined)
-      throw new Error(`${kernelMeta} depends on no kernel headers: ${depends}`);
-    // Image, headers and kbuild must be of one build; bookworm and bookworm-security may have different ones.
-    const ofKernel = [`linux-headers-${abi}-cloud-amd64`, `linux-headers-${abi}-common`, `linux-kbuild-${series}`].map(
-      (p) => `${p}=${kernelVersion}`,
-    );
-    const sources = await apt.download(
-      [...ofKernel, suffix === '' ? 'zfs-dkms' : `zfs-dkms/${await codename()}-${suffix}`],
-      join(scratch, 'sources'),
-    );
+    const zfsPackage = suffix === '' ? 'zfs-dkms' : `zfs-dkms/${await codename()}-${suffix}`;
+    const { abi, kernelVersion, sources, image } = await fetchKernel(apt, zfsPackage, scratch);
     const zfsVersion = /zfs-dkms_([^_]+)_/.exec(sources.find((path) => path.includes('/zfs-dkms_')) ?? '')?.[1];
     if (zfsVersion?.startsWith(`${release}.`) !== true)
       throw new Error(`found zfs-dkms ${zfsVersion ?? '?'}, wanted ${release}`);
     const name = `zfs-${zfsVersion}-linux-${kernelVersion}`;
     await cached(join(cacheDir(), name), async (dir) => {
       log(`kernel ${abi} (${kernelVersion}), zfs ${zfsVersion}: compiling`);
-      await unpack(
-        await apt.download([`linux-image-${abi}-cloud-amd64=${kernelVersion}`], join(scratch, 'image')),
-        join(dir, 'kernel'),
-      );
+      await unpack(image, join(dir, 'kernel'));
       await unpack(await apt.download([...zfsTools, 'busybox-static'], join(scratch, 'tools')), join(dir, 'tools'));
       await buildModules(sources, join(dir, 'work'), join(dir, 'modules'));
     });
