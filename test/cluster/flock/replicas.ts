@@ -70,6 +70,8 @@ export function replicas(members: () => Members): void {
       await createVolume(n(1), 'apart', ['replicas=1', 'remote-replicas=1']);
       await fill(n(1), 'apart', 60);
       await startReplicatedWriter(n(1), writer);
+      // Or n1 would lose the store with n3, and stand still without a promise from there.
+      await members().cluster.leadElsewhere([3]);
       await settled(members());
 
       const undo = await members().cluster.network.partition([1], [3]);

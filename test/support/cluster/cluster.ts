@@ -3,6 +3,7 @@ import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Backend, ensureGolden } from '../plugin-host.ts';
+import { startProxy } from '../proxy-host.ts';
 import { until } from '../until.ts';
 import { type ClusterHost, startClusterHost } from './cluster-host.ts';
 import { allHealthy, leaderAddress } from './consul-server.ts';
@@ -22,6 +23,8 @@ export type ClusterOptions = {
   readonly labels?: readonly Readonly<Record<string, string>>[];
   /** False: Docker, plugins, pools and Consul only, no flock cluster. */
   readonly join?: boolean;
+  /** Whether `join` starts the proxy on each host, too; default: false. */
+  readonly proxy?: boolean;
   /** An empty or missing folder for the disks; default: a temporary one. */
   readonly folder?: string;
 };
@@ -42,6 +45,8 @@ export type Cluster = {
   waitForLeader(): Promise<ClusterHost>;
   /** Until every Consul server of the cluster has a vote and is well: to be awaited between faults. */
   waitForConsul(): Promise<void>;
+  /** Has another host's Consul lead than that of these: who is cut off from the leader is cut off from the store. */
+  leadElsewhere(numbers: readonly number[]): Promise<void>;
   /** SIGKILL to the leader's Consul; answers its host. */
   killLeader(): Promise<{ readonly host: ClusterHost; readonly undo: Undo }>;
   /** Kills the Consul of as many hosts as it takes, the last ones first. */
@@ -55,9 +60,10 @@ export type Cluster = {
 const countMax = 5;
 const poolMsMax = 60_000;
 const consulMsMax = 60_000;
+const electionsMax = 5;
 
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
-  const { count = 3, backend, profile = 'fast', settings = 'pool-size=1G' } = options;
+  const { count = 3, backend, profile = 'fast', settings = 'pool-size=1G', proxy = false } = options;
   if (!Number.isInteger(count) || count < 1 || count > countMax)
     throw new Error(`a cluster of ${count} hosts: give a number from 1 to ${countMax}`);
   const labels = options.labels ?? defaultLabels(count);
@@ -88,7 +94,7 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
     // All of them have ended, so what was started can be stopped.
     for (const attempt of attempts) if (attempt.status === 'rejected') throw attempt.reason;
     const hosts = started.sort((a, b) => a.number - b.number);
-    const cluster = clusterOf(hosts, { backend, folder, network: cables, profile, labels, dispose });
+    const cluster = clusterOf(hosts, { backend, folder, network: cables, profile, labels, proxy, dispose });
     await Promise.all([...hosts.map(waitForPool), cluster.waitForConsul()]);
     if (options.join !== false) await cluster.join();
     return cluster;
@@ -101,9 +107,10 @@ export async function startCluster(options: ClusterOptions): Promise<Cluster> {
 type Parts = Pick<Cluster, 'backend' | 'folder' | 'network' | 'dispose'> & {
   readonly profile: 'fast' | 'default';
   readonly labels: readonly Readonly<Record<string, string>>[];
+  readonly proxy: boolean;
 };
 
-function clusterOf(hosts: readonly ClusterHost[], { profile, labels, ...parts }: Parts): Cluster {
+function clusterOf(hosts: readonly ClusterHost[], { profile, labels, proxy, ...parts }: Parts): Cluster {
   const servers = hosts.map(({ server }) => server);
   const leader = async () => {
     const address = await leaderAddress(servers);
@@ -131,6 +138,7 @@ function clusterOf(hosts: readonly ClusterHost[], { profile, labels, ...parts }:
       const { token } = (await first.json('token', 'create')) as { readonly token: string };
       await other.flockctl('join', first.address, token, ...self(other));
     }
+    if (proxy) await Promise.all(hosts.map(startProxy));
   };
 
   return {
@@ -141,6 +149,20 @@ function clusterOf(hosts: readonly ClusterHost[], { profile, labels, ...parts }:
     leader,
     waitForLeader,
     waitForConsul,
+    async leadElsewhere(numbers) {
+      for (let tries = 1; tries <= electionsMax; tries += 1) {
+        const { number } = await waitForLeader();
+        if (!numbers.includes(number)) return;
+        const undo = await host(number).killDaemon('consul');
+        await until('Consul has another leader', consulMsMax, async () => {
+          const now = await leader();
+          return now === null || now.number === number ? undefined : true;
+        });
+        await undo();
+        await waitForConsul();
+      }
+      throw new Error(`Consul's leader was on host ${numbers.join(' or ')} after ${electionsMax} elections`);
+    },
     async killLeader() {
       const leading = await waitForLeader();
       return { host: leading, undo: await leading.killDaemon('consul') };

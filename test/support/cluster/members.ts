@@ -5,6 +5,7 @@ import { decodeVolume, type VolumeDoc } from '../../../controller/model/cluster.
 import type { SnapshotName } from '../../../controller/model/names.ts';
 import { parseReplicationSnapshot } from '../../../controller/model/replication.ts';
 import { type Timing, timings } from '../../../controller/model/timing.ts';
+import { labels } from '../../../packaging/proxy-containers.ts';
 import type { Backend } from '../plugin-host.ts';
 import { until } from '../until.ts';
 import { type Cluster, startCluster } from './cluster.ts';
@@ -30,15 +31,19 @@ export const memberLabels = [{ dc: 'east' }, { dc: 'east' }, { dc: 'west' }];
 const settledMsMax = 60_000;
 
 /** Runs the same tests on one cluster of a backend, which lives as long as the block; each begins on a healthy one. */
-export function onCluster(backend: Backend, groups: readonly ((members: () => Members) => void)[]): void {
-  describe(`flock on three hosts (${backend})`, () => {
+export function onCluster(
+  backend: Backend,
+  groups: readonly ((members: () => Members) => void)[],
+  { proxy = false }: { readonly proxy?: boolean } = {},
+): void {
+  describe(`${proxy ? 'the proxy' : 'flock'} on three hosts (${backend})`, () => {
     let members: Members | null = null;
     const running = () => {
       if (members === null) throw new Error('the cluster did not start');
       return members;
     };
     before(async () => {
-      const cluster = await startCluster({ backend, labels: memberLabels });
+      const cluster = await startCluster({ backend, labels: memberLabels, proxy });
       members = { backend, cluster, n: cluster.host };
     });
     after(async () => await members?.cluster.dispose());
@@ -59,7 +64,11 @@ export async function clean(members: Members): Promise<void> {
   await cluster.heal();
   await settled(members);
   for (const host of cluster.hosts) {
-    const containers = (await host.docker('ps', '-aq')).split('\n').filter((id) => id !== '');
+    const lines = await host.docker('ps', '-a', '--format', `{{.ID}} {{.Label "${labels.program}"}}`);
+    const containers = lines.split('\n').flatMap((line) => {
+      const [id = '', program = ''] = line.split(' ');
+      return id === '' || program !== '' ? [] : [id];
+    });
     if (containers.length > 0) await host.docker('rm', '-f', ...containers);
   }
   for (const { name, cordoned } of await nodesOf(cluster.host(1)))
@@ -208,6 +217,24 @@ export async function failover(host: ClusterHost, volume: string, msMax = 40_000
     throw new Error(`${String(error)}: ${last}`);
   });
   return Math.round(performance.now() - startMs);
+}
+
+/** Has the one of two hosts that has the newest copy take a volume over: it is refused to the other one. Answers which it was. */
+export async function failoverToNewest(
+  [first, second]: readonly [ClusterHost, ClusterHost],
+  volume: string,
+): Promise<ClusterHost> {
+  const isOlder = (error: Error) => error.message.includes(`node ${second.name} has a newer copy`);
+  return await until(`failover of ${volume}`, 40_000, async () => {
+    try {
+      await first.flockctl('failover', volume, first.name);
+      return first;
+    } catch (error) {
+      if (!(error instanceof Error && isOlder(error))) return undefined;
+      await failover(second, volume);
+      return second;
+    }
+  });
 }
 
 /**
