@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import type { RequestListener } from 'node:http';
+import { listen } from '../controller/server/listen.ts';
 import { pathsBelow } from './paths.ts';
-import { listen } from './server/listen.ts';
 
 /**
  * Where the managed plugin starts. Docker dials half a second after it has started the process, then every three seconds, and disables

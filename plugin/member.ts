@@ -10,7 +10,7 @@ import { FlockError, messageOf } from '../controller/model/errors.ts';
 import type { NodeIdentity } from '../controller/model/identity.ts';
 import type { NodeName } from '../controller/model/names.ts';
 import { type Profile, timings } from '../controller/model/timing.ts';
-import { createConsulStore } from '../controller/store/consul.ts';
+import { openStore } from '../controller/store/opening.ts';
 import type { SessionId, Store } from '../controller/store/store.ts';
 import { hostClock } from './boot-clock.ts';
 import { type Agent, createAgent } from './cluster/agent.ts';
@@ -53,19 +53,9 @@ export type MemberParts = {
   readonly log: Logger;
 };
 
-export const storePrefix = 'flock/';
 const retryMs = 2_000;
 const renewalMs = 12 * 3600 * 1000;
 const partialsMs = 3600 * 1000;
-
-export function openStore(address: string, token: string | null, timeoutMs?: number): Store {
-  return createConsulStore({
-    address,
-    prefix: storePrefix,
-    ...(token === null ? {} : { token }),
-    ...(timeoutMs === undefined ? {} : { timeoutMs }),
-  });
-}
 
 export function createMember({ paths, version, api, log }: MemberParts): Member {
   const changed = createBell();

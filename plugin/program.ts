@@ -7,16 +7,18 @@ import { type VersionView, versionView } from '../controller/model/api.ts';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
 import { placementLimits } from '../controller/model/node-index.ts';
 import { ownsName } from '../controller/model/volume.ts';
+import { createApiServer } from '../controller/server/api-server.ts';
+import { listen } from '../controller/server/listen.ts';
+import { openStore } from '../controller/store/opening.ts';
 import { createCommands } from './exec.ts';
 import { dropForeignMounts } from './foreign-mounts.ts';
-import { clusterFolder, createMember, type Member, openStore } from './member.ts';
+import { clusterFolder, createMember, type Member } from './member.ts';
 import { metricsRoutes, metricsText } from './metrics.ts';
 import { createNode, type Node } from './node.ts';
 import type { Paths } from './paths.ts';
-import { createApiServer, volumeRoutes } from './server/api.ts';
+import { volumeRoutes } from './server/api.ts';
 import { type ClusterDeps, clusterRoutes } from './server/cluster-api.ts';
 import { createDockerServer } from './server/docker.ts';
-import { listen } from './server/listen.ts';
 import { memberRoutes } from './server/member-api.ts';
 
 /** Composition root of the managed plugin; with main.ts the only reader of the environment. Returns when the signal has fired. */

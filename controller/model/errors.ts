@@ -43,6 +43,20 @@ export const errorCodes = [
   'diverged',
   'handoff-running',
   'no-place',
+  'service-not-found',
+  'service-paused',
+  'not-paused',
+  'not-acknowledged',
+  'route-not-found',
+  'route-exists',
+  'port-taken',
+  'link-not-found',
+  'link-exists',
+  'made-by-label',
+  'certificate-not-found',
+  'certificate-invalid',
+  'certificate-in-use',
+  'proxy-failed',
 ] as const;
 
 export type ErrorCode = (typeof errorCodes)[number];

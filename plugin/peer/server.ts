@@ -7,7 +7,7 @@ import type { Logger } from 'pino';
 import { FlockError, hasCode, messageOf } from '../../controller/model/errors.ts';
 import type { NodeIdentity } from '../../controller/model/identity.ts';
 import type { NodeName } from '../../controller/model/names.ts';
-import { answerProblem, answerProblems, noSuchCall } from '../server/problems.ts';
+import { answerProblem, answerProblems, noSuchCall } from '../../controller/server/problems.ts';
 import { authorizedNode, dataProtocol, handshakeMsMax, httpProtocol, secureOptions } from './tls.ts';
 
 /**

@@ -1,5 +1,4 @@
-import express, { type Express, type Request, Router } from 'express';
-import type { Logger } from 'pino';
+import { type Request, Router } from 'express';
 import {
   changeBody,
   createBody,
@@ -14,6 +13,7 @@ import { FlockError } from '../../controller/model/errors.ts';
 import { isVolumeName, parseVolumeName } from '../../controller/model/names.ts';
 import { parseSize } from '../../controller/model/quantity.ts';
 import { parseSetting, type SettingsRequest } from '../../controller/model/settings.ts';
+import { param, parseBody } from '../../controller/server/problems.ts';
 import type { Node } from '../node.ts';
 import { protectVolume, resizeVolume } from '../volumes/change.ts';
 import { type Context, existingVolume } from '../volumes/context.ts';
@@ -21,23 +21,10 @@ import { createVolume } from '../volumes/create.ts';
 import { createSnapshot, listSnapshots, removeSnapshot, rollbackVolume } from '../volumes/snapshots.ts';
 import { purgeVolume, removeVolume, restoreVolume, trashedVolumes } from '../volumes/trash.ts';
 import { viewElsewhere, viewPool, viewSnapshot, viewTrashed, viewVolume, visibleVolumes } from '../volumes/views.ts';
-import { answerProblems, noSuchCall, parseBody } from './problems.ts';
 
 const answerMsMax = 120_000;
-const bodyBytesMax = 256 * 1024;
 
 type Handler = (context: Context, request: Request, signal: AbortSignal) => Promise<unknown>;
-
-/** The REST API of flockctl, on a socket that only root can open. Answers are the views of controller/model/api.ts. */
-export function createApiServer(routers: readonly Router[], log: Logger): Express {
-  const app = express();
-  app.disable('x-powered-by').disable('etag');
-  app.use(express.json({ limit: bodyBytesMax }));
-  app.use(...routers);
-  app.use(noSuchCall);
-  app.use(answerProblems(log, 'api.failed'));
-  return app;
-}
 
 /** All about volumes. What another node owns is asked of that node, once: `isForwarded` says that a node asks already. */
 export function volumeRoutes(node: Node, owner: () => string, version: VersionView, isForwarded: boolean): Router {
@@ -149,8 +136,4 @@ async function poolView(node: Node): Promise<PoolView> {
 /** A pool that is away is shown by `df`; a listing goes on with the last figures. */
 async function refreshIfPossible(context: Context): Promise<void> {
   await context.usage.refresh().catch(() => undefined);
-}
-
-function param(request: Request, name: string): string {
-  return String(request.params[name]);
 }

@@ -31,9 +31,9 @@ import {
   storeAddressDefault,
 } from '../../controller/model/identity.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
+import { param, parseBody } from '../../controller/server/problems.ts';
 import type { Store } from '../../controller/store/store.ts';
 import { askMember } from '../peer/client.ts';
-import { parseBody } from './problems.ts';
 
 export type ClusterDeps = Host & {
   /** Open while the node is in a cluster. */
@@ -176,8 +176,4 @@ export function clusterRoutes(deps: ClusterDeps): Router {
 
 function viewMember({ clusterId, name, address, port }: NodeIdentity): MemberView {
   return { clusterId, name, address, port };
-}
-
-function param(request: Request, name: string): string {
-  return String(request.params[name]);
 }

@@ -10,13 +10,13 @@ import {
 } from '../../controller/model/api.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { type NodeName, parseNodeName, parseVolumeName, quote } from '../../controller/model/names.ts';
+import { parseBody } from '../../controller/server/problems.ts';
 import type { Agent } from '../cluster/agent.ts';
 import type { Member } from '../member.ts';
 import type { Node } from '../node.ts';
 import type { Context } from '../volumes/context.ts';
 import { removeStash, restoreStash, stashedVolumes } from '../volumes/stash.ts';
 import { viewVolume } from '../volumes/views.ts';
-import { parseBody } from './problems.ts';
 
 const answerMsMax = 100_000;
 /** A node that is just dying must not hold up a listing. */

@@ -1,22 +1,22 @@
 import type { Request, Response } from 'express';
 import type { Logger } from 'pino';
 import type { z } from 'zod';
-import { type ErrorCode, FlockError, messageOf } from '../../controller/model/errors.ts';
-import { parseProblemOf } from '../../controller/model/shape.ts';
+import { type ErrorCode, FlockError, messageOf } from '../model/errors.ts';
+import { parseProblemOf } from '../model/shape.ts';
 
-/** How every API of the plugin answers what went wrong: {code, detail, facts}, see problemView in controller/model/api.ts. */
+/** How every API of flock answers what went wrong: {code, detail, facts}, see problemView in controller/model/api.ts. */
 
 export function noSuchCall(request: Request): never {
   throw new FlockError('invalid-request', `there is no ${request.method} ${request.path}`);
 }
 
-/** express knows an error handler by its four parameters. `status`: where the code alone does not tell it. */
-export function answerProblems(log: Logger, event: string) {
+/** `unexpected`: the code of what is no FlockError. express knows an error handler by its four parameters. */
+export function answerProblems(log: Logger, event: string, unexpected: ErrorCode = 'storage-failed') {
   return (error: unknown, request: Request, response: Response, _next: unknown): void => {
     const known =
       error instanceof FlockError
         ? error
-        : new FlockError(isClientError(error) ? 'invalid-request' : 'storage-failed', messageOf(error));
+        : new FlockError(isClientError(error) ? 'invalid-request' : unexpected, messageOf(error));
     log.warn({ event, path: request.path, code: known.code, error: known.message }, 'request failed');
     answerProblem(response, known, statusOf(known.code));
   };
@@ -34,6 +34,11 @@ export function parseBody<Body>(schema: z.ZodType<Body>, request: Request): Body
   throw new FlockError('invalid-request', `the request is malformed: ${parseProblemOf(parsed.error)}`);
 }
 
+/** A part of the path, decoded. */
+export function param(request: Request, name: string): string {
+  return String(request.params[name]);
+}
+
 function isClientError(error: unknown): boolean {
   return error instanceof Error && 'status' in error && typeof error.status === 'number' && error.status < 500;
 }
@@ -43,12 +48,17 @@ export function statusOf(code: ErrorCode): number {
     case 'volume-not-found':
     case 'snapshot-not-found':
     case 'node-not-found':
+    case 'service-not-found':
+    case 'route-not-found':
+    case 'link-not-found':
+    case 'certificate-not-found':
       return 404;
     case 'invalid-name':
     case 'invalid-option':
     case 'invalid-request':
     case 'not-supported':
     case 'quota-below-usage':
+    case 'certificate-invalid':
       return 400;
     case 'token-invalid':
       return 403;
@@ -67,6 +77,13 @@ export function statusOf(code: ErrorCode): number {
     case 'diverged':
     case 'handoff-running':
     case 'no-place':
+    case 'service-paused':
+    case 'not-paused':
+    case 'route-exists':
+    case 'port-taken':
+    case 'link-exists':
+    case 'made-by-label':
+    case 'certificate-in-use':
       return 409;
     case 'not-ready':
     case 'pool-missing':
@@ -76,6 +93,7 @@ export function statusOf(code: ErrorCode): number {
     case 'store-unavailable':
     case 'node-unreachable':
     case 'lease-lost':
+    case 'not-acknowledged':
       return 503;
     default:
       return 500;
