@@ -3,7 +3,8 @@ import { cpus, loadavg, release } from 'node:os';
 import { join } from 'node:path';
 import { ensureInstalled } from '../packaging/debian.ts';
 import { rootfsDir } from '../packaging/paths.ts';
-import { buildRootfs, describeSize } from '../packaging/rootfs.ts';
+import { buildProxyRootfs, buildRootfs } from '../packaging/rootfs.ts';
+import { describeSize } from '../packaging/size.ts';
 import { requireRoot, runProgram } from '../packaging/steps.ts';
 import { type Backend, backends, type PluginHost, startPluginHost } from '../test/support/plugin-host.ts';
 import { benchAnswers } from './answers.ts';
@@ -49,6 +50,7 @@ async function main(args: readonly string[]): Promise<void> {
   const installed = await ensureInstalled(packages);
   if (installed.length > 0) console.log(`installed ${installed.join(', ')}`);
   await buildRootfs();
+  await buildProxyRootfs();
   await runInNamespace(names);
   console.log(`\nroot file system: ${await describeSize(rootfsDir)}`);
 }

@@ -2,13 +2,18 @@ import { basename, join } from 'node:path';
 import { build, type Plugin } from 'esbuild';
 import { repository } from './paths.ts';
 
-/** Where each program of the image starts. */
-export type Entries = { readonly plugin: string; readonly watchdog: string; readonly flockctl: string };
+/** Where each program of an image starts: /flock/NAME.js. */
+export type Entries = Readonly<Record<string, string>>;
 
-export const entries: Entries = {
+export const pluginEntries: Entries = {
   plugin: join(repository, 'plugin/main.ts'),
   watchdog: join(repository, 'plugin/watchdog.ts'),
   flockctl: join(repository, 'controller/cli/main.ts'),
+};
+
+export const proxyEntries: Entries = {
+  proxy: join(repository, 'proxy/main.ts'),
+  haproxy: join(repository, 'proxy/haproxy-main.ts'),
 };
 
 /**

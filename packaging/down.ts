@@ -1,9 +1,16 @@
-/** `make down`: takes the plugin away. Volumes, pool and settings stay, and a later `make up` finds them again. */
+/** `make down`: takes the plugin and the proxy away. Volumes, pool and settings stay, and a later `make up` finds them again. */
 import { type Docker, findDocker } from './docker.ts';
 import { removeFlockctl } from './flockctl.ts';
 import { host } from './paths.ts';
 import { removePlugin } from './plugin.ts';
+import { removeProxy } from './proxy.ts';
 import { requireRoot, runProgram, say } from './steps.ts';
+
+function describe(problems: readonly string[] | null): string {
+  if (problems === null) return 'there was none';
+  const made = 'routes and links made by flockctl are kept';
+  return problems.length === 0 ? `removed; ${made}` : `removed; ${made}; what is left of it: ${problems.join('; ')}`;
+}
 
 async function down(): Promise<void> {
   requireRoot();
@@ -16,6 +23,7 @@ async function down(): Promise<void> {
       `running containers use flock volumes: ${names(running)}. Stop them first, or say FORCE=1: they then keep their mounts, but can not be started again before the next "make up"`,
     );
   }
+  say('proxy', describe(await removeProxy(docker)));
   say('plugin', (await removePlugin(docker)) ? 'removed' : 'there was none');
   await removeFlockctl();
   say('flockctl', 'removed');

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 export const repository = resolve(import.meta.dirname, '..');
 export const buildDir = join(repository, 'build');
 export const rootfsDir = join(buildDir, 'rootfs');
+export const proxyRootfsDir = join(buildDir, 'proxy-rootfs');
 /** What `docker plugin create` takes: config.json beside rootfs. */
 export const pluginDir = join(buildDir, 'plugin');
 /** The pinned Node that runs everything, from npm's package of the binary. */

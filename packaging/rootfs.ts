@@ -1,14 +1,16 @@
-/** Builds build/rootfs, the root file system of all flock images, and build/plugin, what `docker plugin create` takes. */
+/** Builds the images' root file systems, build/rootfs and build/proxy-rootfs, and build/plugin, what `docker plugin create` takes. */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { chmod, copyFile, lstat, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { dirname, join, relative } from 'node:path';
+import { chmod, copyFile, cp, link, mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { CommandError, createCommands } from '../plugin/exec.ts';
-import { bundle, type Entries, entries, type Script } from './bundle.ts';
+import { bundle, type Script } from './bundle.ts';
 import { ensureInstalled } from './debian.ts';
-import { nodeBinary, pluginDir, repository, rootfsDir } from './paths.ts';
+import { type ImagePlan, pluginImage, proxyImage, setsOf } from './images.ts';
+import { buildDir, nodeBinary, pluginDir, proxyRootfsDir, repository, rootfsDir } from './paths.ts';
+import { describeSize } from './size.ts';
 import { runProgram, say } from './steps.ts';
-import { fetchPackages, libraryClosure, libraryPath, loader, type Packages, strip, toolFile, tools } from './tools.ts';
+import { fetchPackages, libraryClosure, libraryPath, loader, type Packages, strip, toolFile } from './tools.ts';
 
 export type Build = {
   readonly version: string;
@@ -24,45 +26,37 @@ const commands = createCommands();
 /** In an image; says what it was built from. */
 export const versionFile = '/flock/version.json';
 
-/** Empty folders: what is mounted over, and what programs expect to exist. */
-const directories = [
-  ...['/dev', '/proc', '/sys', '/tmp', '/root', '/run/docker/plugins', '/run/lock', '/run/flock', '/host/run'],
-  ...['/mnt/flock', '/var/lib', '/etc/zfs', '/usr/bin', '/usr/sbin', `/usr${libraryPath}`, '/usr/lib64', '/flock'],
-];
+/** Builds the plugin's image if something has changed since the last build, and makes build/plugin of it. */
+export async function buildRootfs(): Promise<BuildResult> {
+  const built = await buildImage(pluginImage);
+  const copied = await readBuild(join(pluginDir, 'rootfs', versionFile));
+  if (copied?.digest !== built.digest) {
+    await rm(pluginDir, { recursive: true, force: true });
+    await mkdir(pluginDir, { recursive: true });
+    // Docker doesn't follow a linked rootfs, so it has the same files under a second name.
+    await commands.run('cp', ['-al', rootfsDir, join(pluginDir, 'rootfs')]);
+  }
+  await copyFile(join(repository, 'config.json'), join(pluginDir, 'config.json'));
+  return built;
+}
 
-const links: Readonly<Record<string, string>> = {
-  '/bin': 'usr/bin',
-  '/sbin': 'usr/sbin',
-  '/lib': 'usr/lib',
-  '/lib64': 'usr/lib64',
-  '/var/run': '/run',
-  '/var/lock': '/run/lock',
-  '/etc/mtab': '/proc/self/mounts',
-  // zfs-fuse's clients look for the daemon's socket below /var/run/zfs; the daemon runs on the host.
-  '/run/zfs': '/host/run/zfs',
-};
+/** Builds the proxy's image if something has changed since the last build. */
+export function buildProxyRootfs(): Promise<BuildResult> {
+  return buildImage(proxyImage);
+}
 
-const files: Readonly<Record<string, string>> = {
-  '/etc/passwd': 'root:x:0:0:root:/root:/usr/sbin/nologin\n',
-  '/etc/group': 'root:x:0:\n',
-  // glibc has "files" and "dns" built in, so no libnss_*.so is needed.
-  '/etc/nsswitch.conf': 'passwd: files\ngroup: files\nhosts: files dns\n',
-};
-
-/** Builds what has changed since the last build; nothing when nothing has. */
-export async function buildRootfs(from: Entries = entries): Promise<BuildResult> {
+async function buildImage(plan: ImagePlan): Promise<BuildResult> {
   const packages = await fetchPackages();
-  const scripts = (await Promise.all(Object.entries(from).map(([name, entry]) => bundle(name, entry)))).flat();
-  const name = await versionName();
+  const scripts = (await Promise.all(Object.entries(plan.entries).map(([name, entry]) => bundle(name, entry)))).flat();
+  const name = await versionName(plan.sources);
   const digest = await digestOf([
     JSON.stringify(name),
-    packages.fingerprint,
+    packages.fingerprint(setsOf(plan)),
     ...scripts.map(({ contents }) => contents),
   ]);
-  const present = await readBuild(join(rootfsDir, versionFile));
-  const changed = present?.digest !== digest || !existsSync(join(pluginDir, 'rootfs'));
-  if (changed) await build(packages, scripts, { ...name, digest });
-  await copyFile(join(repository, 'config.json'), join(pluginDir, 'config.json'));
+  const present = await readBuild(join(plan.dir, versionFile));
+  const changed = present?.digest !== digest;
+  if (changed) await build(plan, packages, scripts, { ...name, digest });
   return { ...name, digest, changed };
 }
 
@@ -77,21 +71,24 @@ export function describeBuild({ version, commit }: Build): string {
   return commit === 'unknown' ? version : `${version} (${commit})`;
 }
 
-async function build(packages: Packages, scripts: readonly Script[], identity: Build): Promise<void> {
-  if (!(await hasStrip())) await ensureInstalled(['binutils']);
-  const root = `${rootfsDir}.new`;
+async function build(plan: ImagePlan, packages: Packages, scripts: readonly Script[], identity: Build): Promise<void> {
+  const root = `${plan.dir}.new`;
   await rm(root, { recursive: true, force: true });
-  for (const path of directories) await mkdir(join(root, path), { recursive: true });
-  for (const [path, target] of Object.entries(links)) await symlink(target, join(root, path));
-  for (const [path, text] of Object.entries(files)) await writeFile(join(root, path), text);
+  for (const path of plan.directories) await mkdir(join(root, path), { recursive: true });
+  for (const [path, target] of Object.entries(plan.links)) await symlink(target, join(root, path));
+  for (const [path, text] of Object.entries(plan.files)) await writeFile(join(root, path), text);
 
-  await strip(nodeBinary, join(root, '/usr/bin/node'));
+  // The same file in all images.
+  await link(await strippedNode(), join(root, '/usr/bin/node'));
   const sources = [{ file: nodeBinary, libraryDirs: [] as string[] }];
-  for (const tool of tools) {
+  for (const tool of plan.tools) {
     const file = await toolFile(packages, tool);
     await install(file, join(root, tool.to), 0o755);
     sources.push({ file, libraryDirs: [packages.dir(tool.set), packages.dir('system')] });
   }
+  // Its links as they are: cp makes them absolute otherwise.
+  for (const folder of plan.folders)
+    await cp(await toolFile(packages, folder), join(root, folder.to), { recursive: true, verbatimSymlinks: true });
   for (const [name, file] of await libraryClosure(sources)) await install(file, join(root, libraryPath, name), 0o644);
   await install(loader, join(root, loader), 0o755);
 
@@ -100,12 +97,23 @@ async function build(packages: Packages, scripts: readonly Script[], identity: B
   await writeFile(join(root, '/flock/package.json'), '{"type":"module"}\n');
   await writeFile(join(root, versionFile), `${JSON.stringify(identity)}\n`);
 
-  await rm(rootfsDir, { recursive: true, force: true });
-  await rename(root, rootfsDir);
-  await rm(pluginDir, { recursive: true, force: true });
-  await mkdir(pluginDir, { recursive: true });
-  // Docker doesn't follow a linked rootfs, so it has the same files under a second name.
-  await commands.run('cp', ['-al', rootfsDir, join(pluginDir, 'rootfs')]);
+  await rm(plan.dir, { recursive: true, force: true });
+  await rename(root, plan.dir);
+}
+
+/** Node without its symbols, made once for each version. */
+async function strippedNode(): Promise<string> {
+  const file = join(buildDir, `node-${await nodeVersion()}`);
+  if (existsSync(file)) return file;
+  if (!(await hasStrip())) await ensureInstalled(['binutils']);
+  await strip(nodeBinary, `${file}.new`);
+  await rename(`${file}.new`, file);
+  return file;
+}
+
+async function nodeVersion(): Promise<string> {
+  const text = await readFile(join(dirname(nodeBinary), '../package.json'), 'utf8');
+  return (JSON.parse(text) as { readonly version: string }).version;
 }
 
 async function install(from: string, to: string, mode: number): Promise<void> {
@@ -117,20 +125,17 @@ async function install(from: string, to: string, mode: number): Promise<void> {
 async function digestOf(parts: readonly (string | Uint8Array)[]): Promise<string> {
   const hash = createHash('sha256');
   for (const part of parts) hash.update(part);
-  for (const name of ['rootfs.ts', 'tools.ts']) hash.update(await readFile(join(import.meta.dirname, name)));
-  const nodePackage = JSON.parse(await readFile(join(dirname(nodeBinary), '../package.json'), 'utf8')) as {
-    readonly version: string;
-  };
-  return hash.update(nodePackage.version).digest('hex');
+  for (const name of ['images.ts', 'rootfs.ts', 'tools.ts'])
+    hash.update(await readFile(join(import.meta.dirname, name)));
+  return hash.update(await nodeVersion()).digest('hex');
 }
 
-async function versionName(): Promise<{ readonly version: string; readonly commit: string }> {
+async function versionName(sources: readonly string[]): Promise<{ readonly version: string; readonly commit: string }> {
   const { version } = JSON.parse(await readFile(join(repository, 'package.json'), 'utf8')) as {
     readonly version: string;
   };
-  const inputs = ['plugin', 'controller', 'packaging', 'config.json', 'package-lock.json'];
   try {
-    const commit = await commands.run('git', ['-C', repository, 'log', '-1', '--format=%h', '--', ...inputs]);
+    const commit = await commands.run('git', ['-C', repository, 'log', '-1', '--format=%h', '--', ...sources]);
     return { version, commit: commit === '' ? 'unknown' : commit };
   } catch (error) {
     // no git, or no repository, or no commit yet: a source archive builds too
@@ -143,31 +148,15 @@ async function hasStrip(): Promise<boolean> {
   return (process.env['PATH'] ?? '').split(':').some((dir) => existsSync(join(dir, 'strip')));
 }
 
-/** "127.0 MB: usr/bin/node 108.5, ...": the size and the three largest files. */
-export async function describeSize(dir: string): Promise<string> {
-  const files = (await filesBelow(dir)).toSorted((a, b) => b.bytes - a.bytes);
-  const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
-  const total = files.reduce((sum, { bytes }) => sum + bytes, 0);
-  const largest = files.slice(0, 3).map(({ path, bytes }) => `${relative(dir, path)} ${megabytes(bytes)}`);
-  return `${megabytes(total)} MB: ${largest.join(', ')}`;
-}
-
-type SizedFile = { readonly path: string; readonly bytes: number };
-
-async function filesBelow(dir: string): Promise<readonly SizedFile[]> {
-  const found: SizedFile[] = [];
-  for (const entry of await readdir(dir, { withFileTypes: true })) {
-    const path = join(dir, entry.name);
-    if (entry.isDirectory()) found.push(...(await filesBelow(path)));
-    else if (entry.isFile()) found.push({ path, bytes: (await lstat(path)).size });
-  }
-  return found;
-}
-
 if (import.meta.main) {
   await runProgram(async () => {
-    const build = await buildRootfs();
-    const size = await describeSize(rootfsDir);
-    say('image', `${rootfsDir} ${build.changed ? 'built' : 'is up to date'}: ${describeBuild(build)}, ${size}`);
+    for (const [dir, buildIt] of [
+      [rootfsDir, buildRootfs],
+      [proxyRootfsDir, buildProxyRootfs],
+    ] as const) {
+      const built = await buildIt();
+      const how = built.changed ? 'built' : 'is up to date';
+      say('image', `${dir} ${how}: ${describeBuild(built)}, ${await describeSize(dir)}`);
+    }
   });
 }

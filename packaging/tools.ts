@@ -1,4 +1,4 @@
-/** The programs beside Node in the image, taken from Debian packages, and the shared libraries that they need. */
+/** The programs beside Node in the images, taken from Debian packages, and the shared libraries that they need. */
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, realpath, rename, rm, writeFile } from 'node:fs/promises';
@@ -12,19 +12,43 @@ const packageSets = {
   system: ['btrfs-progs', 'mount', 'util-linux', 'liblzo2-2', 'libsmartcols1'],
   openzfs: ['zfsutils-linux', 'libzfs4linux', 'libnvpair3linux', 'libuutil3linux', 'libtirpc3'],
   zfsFuse: ['zfs-fuse', 'libtirpc3'],
-  // Not in the image: make up proves the volumes with a container of it.
+  haproxy: [
+    ...['haproxy', 'libcap2', 'liblua5.3-0', 'liblz4-1', 'libpcre2-8-0', 'libssl3', 'libsystemd0'],
+    ...['libopentracing-c-wrapper0', 'libopentracing1'],
+  ],
+  netfilter: [
+    ...[
+      'nftables',
+      'libnftables1',
+      'libnftnl11',
+      'libmnl0',
+      'libjansson4',
+      'libgmp10',
+      'libedit2',
+      'libbsd0',
+      'libmd0',
+    ],
+    ...['iptables', 'libxtables12', 'libip4tc2', 'libip6tc2'],
+    ...['conntrack', 'libnetfilter-conntrack3', 'libnfnetlink0'],
+  ],
+  sockets: [
+    ...['iproute2', 'libtirpc3', 'libmnl0', 'libbsd0', 'libmd0', 'libcap2', 'libselinux1', 'libpcre2-8-0'],
+    ...['libgssapi-krb5-2', 'libkrb5-3', 'libk5crypto3', 'libcom-err2', 'libkrb5support0', 'libkeyutils1'],
+  ],
+  // Not in an image: make up proves the volumes with a container of it.
   proof: ['busybox-static'],
 } as const;
 
 export type PackageSet = keyof typeof packageSets;
 
-type Tool = { readonly set: PackageSet; readonly from: string; readonly to: string };
+/** A program, or a folder with all that is in it. */
+export type Tool = { readonly set: PackageSet; readonly from: string; readonly to: string };
 
 const inPath = (set: PackageSet, ...paths: readonly string[]): readonly Tool[] =>
   paths.map((path) => ({ set, from: path, to: path.replace(/^\/(s?bin)\//, '/usr/$1/') }));
 
-/** No shell: the plugin starts programs with argument arrays only. */
-export const tools: readonly Tool[] = [
+/** No shell: flock starts programs with argument arrays only. */
+export const pluginTools: readonly Tool[] = [
   ...inPath('system', '/bin/btrfs', '/sbin/mkfs.btrfs', '/bin/mount', '/bin/umount', '/sbin/losetup', '/bin/fallocate'),
   { set: 'system', from: '/usr/bin/unshare', to: '/usr/bin/unshare' },
   ...inPath('openzfs', '/sbin/zfs', '/sbin/zpool', '/sbin/mount.zfs'),
@@ -33,40 +57,61 @@ export const tools: readonly Tool[] = [
   { set: 'zfsFuse', from: '/sbin/zpool', to: '/usr/lib/zfs-fuse/zpool' },
 ];
 
+export const proxyTools: readonly Tool[] = [
+  ...inPath('haproxy', '/sbin/haproxy'),
+  // Both kinds of iptables: which one sees Docker's rules is the host's choice.
+  ...inPath('netfilter', '/sbin/nft', '/sbin/conntrack', '/sbin/xtables-nft-multi', '/sbin/xtables-legacy-multi'),
+  ...inPath('sockets', '/bin/ss'),
+  { set: 'system', from: '/usr/bin/nsenter', to: '/usr/bin/nsenter' },
+];
+
+/** iptables loads what reads and writes a rule from here; which of it Docker's rules need is Docker's choice. */
+export const iptablesExtensions: Tool = {
+  set: 'netfilter',
+  from: '/lib/x86_64-linux-gnu/xtables',
+  to: '/usr/lib/x86_64-linux-gnu/xtables',
+};
+
 const commands = createCommands();
 const toolsDir = join(buildDir, 'tools');
 
 export type Packages = {
   /** The folder into which a set was unpacked. */
   dir(set: PackageSet): string;
-  /** Names the exact packages; equal packages have equal fingerprints. */
-  readonly fingerprint: string;
+  /** Names the exact packages of these sets; equal packages have equal fingerprints. */
+  fingerprint(sets: readonly PackageSet[]): string;
 };
+
+type Fetched = { readonly wanted: string; readonly debs: Readonly<Partial<Record<PackageSet, readonly string[]>>> };
 
 /** Downloads and unpacks the packages once: they stay in build/tools until `make clean`, so later builds need no network. */
 export async function fetchPackages(): Promise<Packages> {
   const wanted = createHash('sha256').update(JSON.stringify(packageSets)).digest('hex');
-  const listFile = join(toolsDir, 'packages.json');
+  const listFile = join(toolsDir, 'debs.json');
   const dir = (set: PackageSet) => join(toolsDir, set);
-  const done = existsSync(listFile) ? await readFile(listFile, 'utf8') : '';
-  if (done.startsWith(wanted)) return { dir, fingerprint: done };
+  const packagesOf = ({ debs }: Fetched): Packages => ({
+    dir,
+    fingerprint: (sets) => JSON.stringify(sets.map((set) => debs[set] ?? [])),
+  });
+  const done = existsSync(listFile) ? (JSON.parse(await readFile(listFile, 'utf8')) as Fetched) : null;
+  if (done?.wanted === wanted) return packagesOf(done);
   await rm(toolsDir, { recursive: true, force: true });
   await mkdir(toolsDir, { recursive: true });
   const apt = await privateApt(join(buildDir, 'apt'), ['main', 'contrib']);
-  const files: string[] = [];
+  const debs: Partial<Record<PackageSet, readonly string[]>> = {};
   for (const set of Object.keys(packageSets) as PackageSet[]) {
-    const debs = await apt.download(packageSets[set], join(toolsDir, 'debs', set));
-    await unpack(debs, dir(set));
-    files.push(...debs.map((deb) => basename(deb)));
+    const files = await apt.download(packageSets[set], join(toolsDir, 'debs', set));
+    await unpack(files, dir(set));
+    debs[set] = files.map((file) => basename(file));
   }
   await rm(join(toolsDir, 'debs'), { recursive: true });
-  const fingerprint = `${wanted} ${files.join(' ')}\n`;
-  await writeFile(`${listFile}.new`, fingerprint);
+  const fetched: Fetched = { wanted, debs };
+  await writeFile(`${listFile}.new`, `${JSON.stringify(fetched)}\n`);
   await rename(`${listFile}.new`, listFile);
-  return { dir, fingerprint };
+  return packagesOf(fetched);
 }
 
-/** Where a program's file is in its unpacked package, whichever of / and /usr the package has it in. */
+/** Where a tool's file or folder is in its unpacked package, whichever of / and /usr the package has it in. */
 export async function toolFile(packages: Packages, tool: Tool): Promise<string> {
   const root = packages.dir(tool.set);
   const found = [join(root, tool.from), join(root, '/usr', tool.from)].find((path) => existsSync(path));

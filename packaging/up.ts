@@ -3,12 +3,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { formatSize } from '../controller/model/quantity.ts';
 import { CommandError } from '../plugin/exec.ts';
 import { prepareBackend } from './backend.ts';
-import { ensureDocker } from './docker.ts';
+import { type Docker, ensureDocker } from './docker.ts';
 import { flockctl, installFlockctl } from './flockctl.ts';
-import { rootfsDir } from './paths.ts';
+import { proxyRootfsDir, rootfsDir } from './paths.ts';
 import { installPlugin } from './plugin.ts';
 import { image, prove } from './proof.ts';
-import { buildRootfs, describeSize } from './rootfs.ts';
+import { installProxy } from './proxy.ts';
+import { isProxyHealthy, proveProxy } from './proxy-proof.ts';
+import { buildProxyRootfs, buildRootfs } from './rootfs.ts';
+import { describeSize } from './size.ts';
 import { requireRoot, runProgram, say } from './steps.ts';
 
 const poolMsMax = 60_000;
@@ -25,6 +28,7 @@ async function up(): Promise<void> {
   say('flockctl', await installFlockctl(build));
   say('pool', await waitForPool());
   say('proof', await prove(docker));
+  await upProxy(docker);
   console.log(`
 Try next:
   docker run --rm -v data:/data --volume-driver=flock ${image} sh -c 'date >> /data/log; cat /data/log'
@@ -32,6 +36,16 @@ Try next:
   flockctl volume ls                        the volumes of this host
   docker volume rm data; flockctl trash ls  removed is not lost: flockctl trash restore data
   make down                                 takes the plugin away and leaves the data`);
+}
+
+async function upProxy(docker: Docker): Promise<void> {
+  const { PROXY: proxy = '' } = process.env;
+  if (!['', 'on', 'off'].includes(proxy)) throw new Error(`PROXY=${proxy}: give off, or leave it out`);
+  if (proxy === 'off') return say('proxy', 'left as it is, as PROXY=off says: a later "make up" starts it');
+  const { changed } = await buildProxyRootfs();
+  say('image', `of the proxy ${changed ? 'built' : 'up to date'}, ${await describeSize(proxyRootfsDir)}`);
+  say('proxy', await installProxy(docker, isProxyHealthy));
+  say('proof', await proveProxy(docker));
 }
 
 type Pool = {
