@@ -9,6 +9,7 @@ import {
   parseServiceName,
   type ServiceName,
 } from './names.ts';
+import { portRange } from './ports.ts';
 import { type Balance, balances, certificateName, type Entrance } from './records.ts';
 
 /**
@@ -125,6 +126,7 @@ export function parseRouteText(text: string): { readonly entrance: Entrance; rea
   const [, , name = '', portText, pathText] = match;
   const { certificate, proxyProtocol } = optionsOf(options, protocol);
   const port = portText === undefined ? defaultPort(protocol) : parsePort(portText);
+  requireFree(port, left);
   if (protocol === 'http')
     return {
       entrance: { protocol, host: parseHostPattern(name), port, path: parsePathPrefix(pathText ?? '/') },
@@ -177,6 +179,15 @@ export function parseLinkText(text: string): Omit<DeclaredLink, 'label'> {
   if (host.startsWith('*'))
     throw invalid('the name left of the arrow goes into the container\'s /etc/hosts, which knows no "*"');
   return { host, port: parsePort(source[2] ?? ''), service, targetPort: parsePort(target[2] ?? '') };
+}
+
+function requireFree(port: number, address: string): void {
+  if (port < portRange.first || port > portRange.last) return;
+  throw new FlockError(
+    'port-taken',
+    `port ${port} is one of those that flock gives away itself (${portRange.first} to ${portRange.last}), so there can be no route ${address}: choose another port`,
+    { port },
+  );
 }
 
 function sides(text: string, example: string): { readonly left: string; readonly right: string } {
