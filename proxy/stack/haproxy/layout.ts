@@ -1,0 +1,25 @@
+import { join } from 'node:path';
+import { doorPaths } from '../../gate/doors.ts';
+
+/** Where HAProxy's files are. The paths are the same in its container and in the proxy's. */
+export type Layout = ReturnType<typeof layoutBelow>;
+
+export function layoutBelow(folder: string, gateFolder: string) {
+  return {
+    folder,
+    configuration: join(folder, 'haproxy.cfg'),
+    /** HAProxy's master makes it (option -S). */
+    masterSocket: join(folder, 'master.sock'),
+    slots: join(folder, 'slots.json'),
+    cleaner: join(folder, 'connection.lua'),
+    unreachable: join(folder, 'unreachable.http'),
+    maps: join(folder, 'maps'),
+    map: (name: string) => join(folder, 'maps', `${name}.map`),
+    certificates: join(folder, 'certificates'),
+    certificate: (name: string) => join(folder, 'certificates', `${name}.pem`),
+    /** HAProxy's own, from where it finds the name in TLS's first message to where it ends TLS. */
+    inner: join(folder, 'inner'),
+    innerSocket: (port: number, certificate: string) => join(folder, 'inner', `${port}-${certificate}.sock`),
+    gateSocket: (protocol: 'http' | 'https' | 'tls', port: number) => doorPaths(gateFolder, port)[protocol],
+  } as const;
+}
