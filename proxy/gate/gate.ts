@@ -1,7 +1,8 @@
 import type { SecureContext } from 'node:tls';
 import { emptyTable, type Listener, type Table } from '../model/table.ts';
-import { doorsOf } from './doors.ts';
+import { doorsOf, innerDoors } from './doors.ts';
 import { createHttpGate } from './http-gate.ts';
+import { serveInner } from './inner.ts';
 import { defaultLimits, type GateLimits } from './limits.ts';
 import { createListeners, type ListenerStatus } from './listeners.ts';
 import type { Observe } from './observe.ts';
@@ -30,6 +31,8 @@ export type GateOptions = {
   readonly observe?: Observe;
   /** Of unix sockets: HAProxy has the ports of http and tls listeners, and sends what it does not serve itself there. */
   readonly behind?: string;
+  /** Without a kernel layer the gate has the inner ports, too. */
+  readonly inner?: boolean;
   readonly nowMs?: () => number;
 };
 
@@ -48,8 +51,13 @@ export function createGate(options: GateOptions = {}): Gate {
   });
   let table = emptyTable;
   const current = (key: string): Listener | null => table.listeners.get(key) ?? null;
+  const innerOf = (port: number) => {
+    const endpoint = table.inner.get(port);
+    return endpoint === undefined ? null : { endpoint, peers: table.peers };
+  };
   const listeners = createListeners((door) => {
-    const now = () => current(door.listener.key);
+    if (door.kind === 'inner') return serveInner(limits, () => innerOf(Number(door.of)));
+    const now = () => current(door.of);
     return door.kind === 'tcp' ? tcp.serve(now) : http.serve(door, now);
   });
   let isClosed = false;
@@ -59,9 +67,8 @@ export function createGate(options: GateOptions = {}): Gate {
       if (isClosed || next.generation < table.generation) return listeners.status();
       table = next;
       services.apply(next);
-      return listeners.set(
-        [...next.listeners.values()].flatMap((listener) => doorsOf(listener, options.behind ?? null)),
-      );
+      const doors = [...next.listeners.values()].flatMap((listener) => doorsOf(listener, options.behind ?? null));
+      return listeners.set([...doors, ...(options.inner === true ? innerDoors(next) : [])]);
     },
     generation: () => table.generation,
     status: listeners.status,

@@ -87,7 +87,7 @@ export function createListeners(serve: (door: Door) => GateListenerServer): List
         const entry: Entry = {
           door,
           made: null,
-          status: { key, state: 'failed', problem: `port ${door.listener.port} is just being opened` },
+          status: { key, state: 'failed', problem: `${key} is just being opened` },
           retry: null,
           isWanted: true,
         };

@@ -76,9 +76,11 @@ export function createStack({ gate, layers }: { readonly gate: Gate; readonly la
 
   return {
     apply(table) {
-      turn = turn.then(() => serve(table)).catch((error: unknown) => {
-        failures = new Map([['gate', messageOf(error)]]);
-      });
+      turn = turn
+        .then(() => serve(table))
+        .catch((error: unknown) => {
+          failures = new Map([['gate', messageOf(error)]]);
+        });
       return turn;
     },
     problems() {

@@ -1,0 +1,80 @@
+import Docker from 'dockerode';
+import { z } from 'zod';
+import { containerOf, eventFilters, linesOf } from './events.ts';
+
+/**
+ * What Docker Engine says of its containers. Each call has its own end; failures are whatever dockerode throws, and mean that
+ * Docker is away.
+ */
+export type DockerSource = {
+  /** All containers, running or not. */
+  list(): Promise<readonly Listed[]>;
+  /** The answer as it came, for `inspectedSchema`; null: the container is gone. */
+  inspect(id: string): Promise<unknown>;
+  /**
+   * First `connected`, from when on no change is missed, then the containers that something happens to. Ends or throws with the
+   * connection, and ends when the signal fires.
+   */
+  events(signal: AbortSignal): AsyncIterable<DockerEvent>;
+};
+
+export type DockerEvent = { readonly kind: 'connected' } | { readonly kind: 'changed'; readonly container: string };
+
+export type Listed = {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+};
+
+const answerMsMax = 10_000;
+
+const listedSchema = z.array(
+  z.object({
+    Id: z.string(),
+    Names: z.array(z.string()).nullish(),
+    Labels: z.record(z.string(), z.string()).nullish(),
+  }),
+);
+
+/** The proxy's only user of dockerode. */
+export function createDockerSource(socketPath: string): DockerSource {
+  const docker = new Docker({ socketPath });
+  const limited = () => ({ abortSignal: AbortSignal.timeout(answerMsMax) });
+  return {
+    async list() {
+      const answer = listedSchema.parse(await docker.listContainers({ all: true, ...limited() }));
+      return answer.map(({ Id: id, Names, Labels }) => ({ id, name: nameOf(Names ?? []), labels: Labels ?? {} }));
+    },
+    async inspect(id) {
+      try {
+        return await docker.getContainer(id).inspect(limited());
+      } catch (error) {
+        if (error instanceof Error && 'statusCode' in error && error.statusCode === 404) return null;
+        throw error;
+      }
+    },
+    async *events(signal) {
+      const tooLate = new AbortController();
+      const timer = setTimeout(() => tooLate.abort(new Error('no answer to the question for events')), answerMsMax);
+      const ended = AbortSignal.any([signal, tooLate.signal]);
+      try {
+        const stream = await docker.getEvents({ abortSignal: ended, filters: JSON.stringify(eventFilters) });
+        clearTimeout(timer);
+        yield { kind: 'connected' };
+        for await (const line of linesOf(stream as AsyncIterable<Buffer>)) {
+          const container = containerOf(line);
+          if (container !== null) yield { kind: 'changed', container };
+        }
+      } catch (error) {
+        if (!signal.aborted) throw error;
+      } finally {
+        clearTimeout(timer);
+      }
+    },
+  };
+}
+
+/** Those of Docker's old links have a second slash. */
+function nameOf(names: readonly string[]): string {
+  return names.map((name) => name.replace(/^\//, '')).find((name) => !name.includes('/')) ?? '';
+}

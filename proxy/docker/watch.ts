@@ -1,0 +1,179 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
+import type { Logger } from 'pino';
+import { messageOf } from '../../controller/model/errors.ts';
+import { parseProblemOf } from '../../controller/model/shape.ts';
+import { createLatch } from '../../controller/store/latch.ts';
+import { type Inspected, inspectedSchema } from '../model/containers.ts';
+import type { DockerSource, Listed } from './source.ts';
+
+/**
+ * The containers of this host that matter here, as Docker said last.
+ *
+ * INVARIANTS
+ * - What is known comes from lists and inspections only; events say which containers to look at again.
+ * - While Docker does not answer, what it said last stays.
+ * - However many events come, there is one look at a time, `settleMs` apart, with `inspectionsMax` questions at once.
+ */
+export type DockerWatch = {
+  /** Null until Docker has answered once. */
+  containers(): readonly Inspected[] | null;
+  /** Why Docker's answers can't be had now, or what is wrong with one; null: all is well. */
+  problem(): string | null;
+  /** Whether Docker answered the last question. */
+  isUp(): boolean;
+  /** Look again soon: what is wanted has changed. */
+  wake(): void;
+  /** Watches until the signal fires. Never rejects. */
+  run(signal: AbortSignal): Promise<void>;
+};
+
+export type DockerWatchParts = {
+  readonly source: DockerSource;
+  /** Which containers matter. Asked with each list. */
+  readonly isWanted: (container: Listed) => boolean;
+  /** Something that `containers` or `problem` answers has changed. */
+  readonly onChange: () => void;
+  readonly log: Logger;
+  readonly times?: Partial<DockerTimes>;
+};
+
+export type DockerTimes = {
+  /** From the first event to the look: those that come meanwhile are seen with it. */
+  readonly settleMs: number;
+  /** After a question without an answer. */
+  readonly retryMs: number;
+  /** Everything is looked at again, whether or not there were events. */
+  readonly fullMs: number;
+};
+
+export const dockerTimes: DockerTimes = { settleMs: 50, retryMs: 1_000, fullMs: 60_000 };
+const inspectionsMax = 4;
+/** With more containers to look at, everything is. */
+const dirtyMax = 1_000;
+
+export function createDockerWatch(parts: DockerWatchParts): DockerWatch {
+  const { source, isWanted, onChange, log } = parts;
+  const times = { ...dockerTimes, ...parts.times };
+  const latch = createLatch();
+  let known: ReadonlyMap<string, Inspected> | null = null;
+  let unreadable: ReadonlyMap<string, string> = new Map();
+  let fault: string | null = null;
+  let dirty: Set<string> | 'all' = 'all';
+
+  const problem = () => fault ?? unreadable.values().next().value ?? null;
+
+  function mark(container: string | null): void {
+    if (container === null || (dirty !== 'all' && dirty.size >= dirtyMax)) dirty = 'all';
+    else if (dirty !== 'all') dirty.add(container);
+    latch.open();
+  }
+
+  async function look(): Promise<void> {
+    const changed = dirty;
+    dirty = new Set();
+    try {
+      const listed = (await source.list()).filter(isWanted);
+      const before = known ?? new Map<string, Inspected>();
+      const next = new Map<string, Inspected>();
+      const bad = new Map<string, string>();
+      await eachOf(listed, async ({ id, name }) => {
+        const old = before.get(id);
+        if (old !== undefined && changed !== 'all' && !changed.has(id)) {
+          next.set(id, old);
+          return;
+        }
+        const answer = await source.inspect(id);
+        if (answer === null) return;
+        const parsed = inspectedSchema.safeParse(answer);
+        if (parsed.success) next.set(id, parsed.data);
+        else bad.set(id, `Docker's description of container ${name} can't be read: ${parseProblemOf(parsed.error)}`);
+      });
+      take(new Map([...next].toSorted(([a], [b]) => (a < b ? -1 : 1))), bad);
+    } catch (error) {
+      for (const id of changed === 'all' ? [null] : changed) mark(id);
+      failed(error);
+      throw error;
+    }
+  }
+
+  function take(next: ReadonlyMap<string, Inspected>, bad: ReadonlyMap<string, string>): void {
+    const hadProblem = problem();
+    const isSame = known !== null && isDeepStrictEqual([...known], [...next]);
+    if (fault !== null) log.info({ event: 'docker.answers' }, 'Docker answers again');
+    fault = null;
+    known = next;
+    unreadable = bad;
+    if (!isSame || hadProblem !== problem()) onChange();
+  }
+
+  function failed(error: unknown): void {
+    if (fault === null)
+      log.warn({ event: 'docker.away', reason: messageOf(error) }, 'Docker does not answer: its last words stay');
+    const text = `Docker does not answer: ${messageOf(error)}`;
+    const isNew = fault !== text;
+    fault = text;
+    if (isNew) onChange();
+  }
+
+  async function listen(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      try {
+        for await (const event of source.events(signal)) mark(event.kind === 'connected' ? null : event.container);
+      } catch (error) {
+        log.debug({ event: 'docker.events-ended', reason: messageOf(error) }, 'asked for again');
+      }
+      await pause(times.retryMs, signal);
+      // Whatever happened meanwhile was told to nobody.
+      if (!signal.aborted) mark(null);
+    }
+  }
+
+  async function work(signal: AbortSignal): Promise<void> {
+    while (await latch.pass(signal)) {
+      await pause(times.settleMs, signal);
+      if (signal.aborted) return;
+      // `look` has told why.
+      const isDone = await look().then(
+        () => true,
+        () => false,
+      );
+      if (!isDone) await pause(times.retryMs, signal);
+    }
+  }
+
+  return {
+    containers: () => (known === null ? null : [...known.values()]),
+    problem,
+    isUp: () => known !== null && fault === null,
+    wake: () => latch.open(),
+    async run(signal) {
+      latch.open();
+      const timer = setInterval(() => mark(null), times.fullMs);
+      try {
+        await Promise.all([listen(signal), work(signal)]);
+      } finally {
+        clearInterval(timer);
+      }
+    },
+  };
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return sleep(ms, undefined, { signal }).catch(() => {});
+}
+
+async function eachOf<T extends object>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  const rest = [...items];
+  await Promise.all(
+    Array.from({ length: inspectionsMax }, async () => {
+      for (let item = rest.shift(); item !== undefined; item = rest.shift()) {
+        await work(item).catch((error: unknown) => {
+          // The others need not go on either.
+          rest.length = 0;
+          throw error;
+        });
+      }
+    }),
+  );
+}

@@ -1,0 +1,193 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Logger } from 'pino';
+import type { z } from 'zod';
+import { isLocked } from '../../controller/cluster/entries.ts';
+import { keys } from '../../controller/model/cluster.ts';
+import { messageOf } from '../../controller/model/errors.ts';
+import type { Entry, Store } from '../../controller/store/store.ts';
+import { type Documents, noDocuments, type Problem } from '../model/collect.ts';
+import { containerSchema } from '../model/containers.ts';
+import {
+  proxyKeys,
+  proxyNodeSchema,
+  serviceSettingsSchema,
+  storedCertificateSchema,
+  storedLinkSchema,
+} from '../model/keys.ts';
+import { routeSchema } from '../model/records.ts';
+import { createCollection } from './collection.ts';
+import { nodeOfKey } from './writes.ts';
+
+/** What a store has for the proxies, as last seen. What can't be read is left out and reported. */
+export type StoreView = {
+  /** Null until everything has been seen once. */
+  documents(): Documents | null;
+  /** What the proxies of all nodes have written, readable or not. */
+  written(): readonly Entry[];
+  problems(): readonly Problem[];
+  /** Why the store does not answer; null: it does. */
+  fault(): string | null;
+  /** Watches until the signal fires. Never rejects. */
+  run(signal: AbortSignal): Promise<void>;
+};
+
+export type StoreViewParts = {
+  readonly store: Store;
+  /** Of a cluster, whose nodes are in it, too. */
+  readonly isCluster: boolean;
+  readonly onChange: () => void;
+  readonly log: Logger;
+  readonly probeMs?: number;
+};
+
+/** A watch is silent while nothing changes, so whether a store that has failed is back is asked. */
+const probeMsDefault = 2_000;
+
+type Part = { readonly below: string; take(entries: readonly Entry[]): readonly Problem[] };
+type Found = { -readonly [Name in keyof Documents]: Documents[Name] };
+
+export function createStoreView({ store, isCluster, onChange, log, probeMs }: StoreViewParts): StoreView {
+  const found: Found = { ...noDocuments };
+  const written = new Map<string, readonly Entry[]>();
+  const problems = new Map<string, readonly Problem[]>();
+  const wanted = isCluster ? [...documentParts(found), ...memberParts(found)] : documentParts(found);
+  let documents: Documents | null = null;
+  let fault: string | null = null;
+
+  async function follow({ below, take }: Part, signal: AbortSignal): Promise<void> {
+    for await (const entries of store.watch(`${below}/`, signal, failed)) {
+      problems.set(below, take(entries));
+      if (below === proxyKeys.containers || below === proxyKeys.nodes) written.set(below, entries);
+      if (problems.size === wanted.length) documents = { ...found };
+      answered();
+    }
+  }
+
+  function failed(error: unknown): void {
+    const isNew = fault === null;
+    fault = messageOf(error);
+    if (!isNew) return;
+    log.warn({ event: 'store.away', reason: fault }, 'the store does not answer: the last table stays');
+    onChange();
+  }
+
+  function answered(): void {
+    if (fault !== null) log.info({ event: 'store.answers' }, 'the store answers again');
+    fault = null;
+    onChange();
+  }
+
+  async function probe(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await sleep(probeMs ?? probeMsDefault, undefined, { signal }).catch(() => {});
+      if (!signal.aborted && fault !== null) await store.get(keys.cluster, { fresh: true }).then(answered, () => {});
+    }
+  }
+
+  return {
+    documents: () => documents,
+    written: () => [...written.values()].flat(),
+    problems: () => [...problems.values()].flat(),
+    fault: () => fault,
+    async run(signal) {
+      await Promise.all([...wanted.map((part) => follow(part, signal)), probe(signal)]);
+    },
+  };
+}
+
+function documentParts(found: Found): readonly Part[] {
+  const part = <T>(
+    below: string,
+    schema: z.ZodType<T>,
+    keyOf: (document: T) => string,
+    put: (documents: readonly T[]) => void,
+  ): Part => {
+    const collection = createCollection(schema, keyOf);
+    return {
+      below,
+      take(entries) {
+        const { documents, problems } = collection.take(entries);
+        put(documents);
+        return problems;
+      },
+    };
+  };
+  return [
+    part(
+      proxyKeys.containers,
+      containerSchema,
+      ({ node, id }) => proxyKeys.container(node, id),
+      (documents) => {
+        found.containers = documents;
+      },
+    ),
+    part(
+      proxyKeys.nodes,
+      proxyNodeSchema,
+      ({ name }) => proxyKeys.node(name),
+      (documents) => {
+        found.nodes = documents;
+      },
+    ),
+    part(
+      proxyKeys.routes,
+      routeSchema,
+      ({ id }) => proxyKeys.route(id),
+      (documents) => {
+        found.routes = documents;
+      },
+    ),
+    part(
+      proxyKeys.links,
+      storedLinkSchema,
+      ({ id }) => proxyKeys.link(id),
+      (documents) => {
+        found.links = documents;
+      },
+    ),
+    part(
+      proxyKeys.services,
+      serviceSettingsSchema,
+      ({ name }) => proxyKeys.service(name),
+      (documents) => {
+        found.services = documents;
+      },
+    ),
+    part(
+      proxyKeys.certificates,
+      storedCertificateSchema,
+      ({ name }) => proxyKeys.certificate(name),
+      (documents) => {
+        found.certificates = documents;
+      },
+    ),
+  ];
+}
+
+/** Who is in the cluster is in the keys, so that a node whose document can't be read here counts all the same. */
+function memberParts(found: Found): readonly Part[] {
+  const namesOf = (below: string, entries: readonly Entry[]) =>
+    entries.flatMap(({ key }) => nodeOfKey(key, below) ?? []);
+  let nodes: ReturnType<typeof namesOf> = [];
+  let alive: ReadonlySet<string> = new Set();
+  const combine = () => {
+    found.members = new Map(nodes.map((name) => [name, { alive: alive.has(name) }]));
+    return [];
+  };
+  return [
+    {
+      below: keys.nodes,
+      take(entries) {
+        nodes = namesOf(keys.nodes, entries);
+        return combine();
+      },
+    },
+    {
+      below: keys.alives,
+      take(entries) {
+        alive = new Set(namesOf(keys.alives, entries.filter(isLocked)));
+        return combine();
+      },
+    },
+  ];
+}

@@ -1,0 +1,355 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { keys } from '../../controller/model/cluster.ts';
+import { openEmbeddedStore } from '../../controller/store/embedded.ts';
+import type { MemoryStore } from '../../controller/store/memory.ts';
+import { type Store, storeLimits } from '../../controller/store/store.ts';
+import { carry, madeOf, moveMade } from '../../proxy/documents/carrying.ts';
+import { createPublisher, type Publisher } from '../../proxy/documents/publisher.ts';
+import { createStoreView, type StoreView } from '../../proxy/documents/view.ts';
+import { planWrites, strangers, tooLarge } from '../../proxy/documents/writes.ts';
+import { proxyKeys } from '../../proxy/model/keys.ts';
+import { parseRouteText } from '../../proxy/model/labels.ts';
+import { parseServiceName } from '../../proxy/model/names.ts';
+import type { RouteDoc } from '../../proxy/model/records.ts';
+import { createTestStore, here, idOf, silent, there } from '../support/proxy-fakes.ts';
+import { until } from '../support/until.ts';
+
+const web = parseServiceName('web');
+const route = (id: string, text = 'http://www.example.com -> 8080'): RouteDoc => ({
+  id,
+  service: web,
+  createdAtMs: 1,
+  ...parseRouteText(text),
+});
+const set = (store: Store, key: string, value: string) => store.transact([{ kind: 'set', key, value }]);
+const own = proxyKeys.node(here);
+const first = proxyKeys.container(here, idOf('a'));
+const second = proxyKeys.container(here, idOf('b'));
+
+describe('what is to be written', () => {
+  it('is what differs, each guarded by what was seen', () => {
+    const written = new Map([
+      ['a', { value: '1', index: '7' }],
+      ['b', { value: '1', index: '8' }],
+      ['c', { value: '1', index: '9' }],
+    ]);
+    const wanted = new Map([
+      ['a', '1'],
+      ['b', '2'],
+      ['d', '1'],
+    ]);
+    assert.deepEqual(planWrites(written, wanted), [
+      [
+        { kind: 'compare-and-set', key: 'b', value: '2', index: '8' },
+        { kind: 'compare-and-set', key: 'd', value: '1', index: null },
+        { kind: 'compare-and-delete', key: 'c', index: '9' },
+      ],
+    ]);
+    assert.deepEqual(planWrites(new Map([['a', { value: '1', index: '7' }]]), new Map([['a', '1']])), []);
+  });
+
+  it('fits into the store’s limits', () => {
+    const value = 'x'.repeat(100 * 1024);
+    const wanted = new Map(Array.from({ length: 200 }, (_, n) => [`k${n}`, n < 5 ? value : 'small']));
+    const written = new Map(Array.from({ length: 100 }, (_, n) => [`old${n}`, { value: '', index: '1' }]));
+    const transactions = planWrites(written, wanted);
+    assert.equal(transactions.flat().length, 300);
+    for (const operations of transactions) {
+      const count = operations.reduce((sum, { kind }) => sum + (kind === 'compare-and-delete' ? 2 : 1), 0);
+      assert.ok(count <= storeLimits.operationsMax);
+      assert.ok(JSON.stringify(operations).length <= storeLimits.transactionBytesMax + 16 * 1024);
+    }
+  });
+
+  it('leaves out what no store takes', () => {
+    const wanted = new Map([
+      ['large', 'x'.repeat(storeLimits.valueBytesMax + 1)],
+      ['small', ''],
+    ]);
+    assert.deepEqual(
+      planWrites(new Map(), wanted)
+        .flat()
+        .map(({ key }) => key),
+      ['small'],
+    );
+    assert.deepEqual(tooLarge(wanted), ['large']);
+  });
+
+  it('names the nodes that are gone, whatever their keys look like', () => {
+    const entry = (key: string) => ({ key, value: '', index: '1', session: null });
+    const entries = [own, first, proxyKeys.container(there, idOf('c')), 'proxy/nodes/Bad_Name', 'proxy/routes/x'].map(
+      entry,
+    );
+    assert.deepEqual(
+      strangers(entries, (node) => node === here),
+      [there],
+    );
+  });
+});
+
+describe('the publisher', () => {
+  let server: MemoryStore;
+  let store: Store;
+  let stop: AbortController;
+  let running: Promise<void>;
+  let publisher: Publisher;
+
+  beforeEach(() => {
+    server = createTestStore();
+    store = server.connect('here');
+    stop = new AbortController();
+    publisher = createPublisher({ store, node: here, isCluster: true, log: silent, retryMs: 20 });
+    running = publisher.run(stop.signal);
+  });
+  afterEach(async () => {
+    stop.abort();
+    await running;
+    server.close();
+  });
+
+  const content = () => Object.fromEntries(server.entries().map(({ key, value }) => [key, value]));
+  const becomes = (what: string, wanted: Readonly<Record<string, string>>) =>
+    until(what, 2_000, () => {
+      const now = content();
+      return JSON.stringify(Object.entries(now).sort()) === JSON.stringify(Object.entries(wanted).sort()) || undefined;
+    });
+  const indexes = () => server.entries().map(({ key, index }) => `${key} ${index}`);
+  const see = () => publisher.seen(server.entries(), () => true);
+
+  it('writes what is wanted, deletes what is not any more, and nothing else', async () => {
+    await set(store, 'proxy/routes/x', 'of people');
+    await set(store, proxyKeys.container(there, idOf('c')), 'of another node');
+    const others = { ...content() };
+    publisher.want(
+      new Map([
+        [own, 'n1'],
+        [first, 'c1'],
+        [second, 'c2'],
+      ]),
+    );
+    await becomes('all is written', { ...others, [own]: 'n1', [first]: 'c1', [second]: 'c2' });
+    publisher.want(
+      new Map([
+        [own, 'n2'],
+        [second, 'c2'],
+      ]),
+    );
+    await becomes('a container is gone', { ...others, [own]: 'n2', [second]: 'c2' });
+  });
+
+  it('puts right what a process before it has left', async () => {
+    await set(store, first, 'old');
+    await set(store, second, 'same');
+    const before = server.entries().find(({ key }) => key === second)?.index;
+    publisher.want(
+      new Map([
+        [own, 'n'],
+        [second, 'same'],
+      ]),
+    );
+    await becomes('it is as wanted', { [own]: 'n', [second]: 'same' });
+    assert.equal(server.entries().find(({ key }) => key === second)?.index, before);
+  });
+
+  it('writes nothing while nothing changes, and also not because of a watch that is late', async () => {
+    publisher.want(
+      new Map([
+        [own, 'n'],
+        [first, 'c1'],
+      ]),
+    );
+    await becomes('all is written', { [own]: 'n', [first]: 'c1' });
+    const stale = server.entries();
+    publisher.want(
+      new Map([
+        [own, 'n'],
+        [first, 'c2'],
+      ]),
+    );
+    await becomes('the change is written', { [own]: 'n', [first]: 'c2' });
+    const before = indexes();
+    for (let round = 0; round < 5; round += 1) {
+      publisher.seen(round % 2 === 0 ? stale : server.entries(), () => true);
+      publisher.want(
+        new Map([
+          [own, 'n'],
+          [first, 'c2'],
+        ]),
+      );
+      await sleep(10);
+    }
+    assert.deepEqual(indexes(), before);
+  });
+
+  it('puts back what somebody else has changed or removed', async () => {
+    publisher.want(
+      new Map([
+        [own, 'n'],
+        [first, 'c1'],
+      ]),
+    );
+    await becomes('all is written', { [own]: 'n', [first]: 'c1' });
+    await set(store, own, 'forged');
+    await store.transact([{ kind: 'delete', key: first }]);
+    await set(store, second, 'forged');
+    see();
+    await becomes('it is as wanted', { [own]: 'n', [first]: 'c1' });
+  });
+
+  it('writes later what it could not while the store was away', async () => {
+    publisher.want(new Map([[own, 'n1']]));
+    await becomes('it is written', { [own]: 'n1' });
+    // What is not answered may have been done all the same.
+    server.cut('here', 'answers');
+    publisher.want(new Map([[own, 'n2']]));
+    await until('it is told', 8_000, () => publisher.problem() ?? undefined);
+    publisher.want(new Map([[own, 'n3']]));
+    server.heal('here');
+    await becomes('the newest is written', { [own]: 'n3' });
+    await until('all is well', 2_000, () => (publisher.problem() === null ? true : undefined));
+  });
+
+  it('removes what nodes have left that are gone, and nothing of those that are there still', async () => {
+    const left = [proxyKeys.node(there), proxyKeys.container(there, idOf('c')), proxyKeys.container(there, idOf('d'))];
+    for (const key of left) await set(store, key, 'left');
+    await set(store, keys.node(there), 'a member');
+    const before = content();
+    // The cluster has it, though this node has not seen that yet.
+    publisher.seen(server.entries(), (node) => node === here);
+    await sleep(50);
+    assert.deepEqual(content(), before);
+    await store.transact([{ kind: 'delete', key: keys.node(there) }]);
+    publisher.seen(server.entries(), (node) => node === here);
+    await becomes('nothing is left', {});
+  });
+});
+
+describe('the view of the store', () => {
+  let server: MemoryStore;
+  let store: Store;
+  let view: StoreView;
+  let stop: AbortController;
+  let running: Promise<void>;
+
+  beforeEach(() => {
+    server = createTestStore();
+    store = server.connect('here');
+    stop = new AbortController();
+    view = createStoreView({ store, isCluster: true, onChange: () => {}, log: silent, probeMs: 20 });
+    running = view.run(stop.signal);
+  });
+  afterEach(async () => {
+    stop.abort();
+    await running;
+    server.close();
+  });
+
+  const complete = () => until('all was seen', 2_000, () => view.documents() ?? undefined);
+  const routes = () => view.documents()?.routes.map(({ id }) => id);
+
+  it('is complete when all was seen, and follows changes', async () => {
+    assert.equal(view.documents(), null);
+    await complete();
+    await set(store, proxyKeys.route('r1'), JSON.stringify(route('r1')));
+    await until('the route is seen', 2_000, () => (routes()?.join() === 'r1' ? true : undefined));
+    await store.transact([{ kind: 'delete', key: proxyKeys.route('r1') }]);
+    await until('it is gone', 2_000, () => (routes()?.length === 0 ? true : undefined));
+  });
+
+  it('knows who is a member, also by a document that it can’t read, and who is alive', async () => {
+    await complete();
+    const session = await store.createSession({ name: 'a test', ttlMs: 60_000, lockDelayMs: 0 });
+    await set(store, keys.node(here), 'of a later version');
+    await set(store, keys.node(there), '{}');
+    await store.transact([{ kind: 'lock', key: keys.alive(there), value: '{}', session }]);
+    const members = () => JSON.stringify([...(view.documents()?.members ?? [])]);
+    const living = JSON.stringify([
+      [here, { alive: false }],
+      [there, { alive: true }],
+    ]);
+    await until('both are there', 2_000, () => (members() === living ? true : undefined));
+    server.endSession(session);
+    await until('one is dead', 2_000, () => (members() === living.replace('true', 'false') ? true : undefined));
+  });
+
+  it('leaves out what it can’t read or what is in a wrong place, says so, and shows the rest', async () => {
+    await set(store, proxyKeys.route('good'), JSON.stringify(route('good')));
+    await set(store, proxyKeys.route('garbage'), '{"id":');
+    await set(store, proxyKeys.route('shape'), JSON.stringify({ ...route('shape'), targetPort: 0 }));
+    await set(store, proxyKeys.route('moved'), JSON.stringify(route('elsewhere')));
+    await until('all of them were seen', 2_000, () => (view.problems().length === 3 ? true : undefined));
+    assert.deepEqual(routes(), ['good']);
+    const problems = view.problems().map(({ where, text }) => `${where}: ${text}`);
+    assert.match(problems.join('\n'), /proxy\/routes\/shape.*targetPort/);
+    assert.match(problems.join('\n'), /proxy\/routes\/moved.*belongs to proxy\/routes\/elsewhere/);
+  });
+
+  it('keeps what it has seen while the store is away, and tells when it is back', async () => {
+    await set(store, proxyKeys.route('r1'), JSON.stringify(route('r1')));
+    await until('the route is seen', 2_000, () => (routes()?.join() === 'r1' ? true : undefined));
+    server.cut('here');
+    await until('it is told to be away', 8_000, () => view.fault() ?? undefined);
+    assert.deepEqual(routes(), ['r1']);
+    server.heal('here');
+    await until('it is told to be back', 2_000, () => (view.fault() === null ? true : undefined));
+  });
+});
+
+describe('what people have made', () => {
+  let folder = '';
+  let server: MemoryStore;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'flock-proxy-'));
+    server = createTestStore();
+  });
+  afterEach(async () => {
+    server.close();
+    await rm(folder, { recursive: true });
+  });
+
+  it('moves from the host’s own file to the cluster, takes nothing there away, and does not come back', async () => {
+    const file = await openEmbeddedStore(join(folder, 'proxy.db'));
+    const cluster = server.connect('here');
+    const wanted = Array.from({ length: 150 }, (_, n) => route(`r${n}`));
+    for (const one of wanted) await set(file, proxyKeys.route(one.id), JSON.stringify(one));
+    await set(file, proxyKeys.service(web), '{"name":"web","pause":null}');
+    await set(file, own, 'of the node');
+    await set(cluster, proxyKeys.route('r7'), 'the cluster’s own');
+    assert.equal(await moveMade(file, cluster), 151);
+    assert.equal(await moveMade(file, cluster), 0);
+    const there = new Map(server.entries().map(({ key, value }) => [key, value]));
+    assert.equal(there.size, 151);
+    assert.equal(there.get(proxyKeys.route('r7')), 'the cluster’s own');
+    assert.equal(there.get(proxyKeys.route('r8')), JSON.stringify(wanted[8]));
+    assert.deepEqual(
+      (await file.list('')).map(({ key }) => key),
+      [own],
+    );
+    await file.close();
+  });
+
+  it('is carried back from what was seen last', async () => {
+    const documents = {
+      containers: [],
+      nodes: [],
+      routes: [route('r1')],
+      links: [],
+      services: [{ name: web, pause: null }],
+      certificates: [{ name: 'shop', createdAtMs: 1, certificate: 'c', key: 'k' }],
+      members: null,
+    };
+    const store = server.connect('here');
+    await set(store, proxyKeys.service(web), 'kept');
+    await carry(madeOf(documents), store);
+    const made = server.entries().map(({ key, value }) => [key, value]);
+    assert.deepEqual(made, [
+      ['proxy/certificates/shop', JSON.stringify(documents.certificates[0])],
+      ['proxy/routes/r1', JSON.stringify(documents.routes[0])],
+      ['proxy/services/web', 'kept'],
+    ]);
+  });
+});
