@@ -2,8 +2,9 @@ import { request } from 'node:http';
 import { z } from 'zod';
 import { problemView } from '../model/api.ts';
 import { messageOf } from '../model/errors.ts';
+import { parseProblemOf } from '../model/shape.ts';
 
-/** A failure that is told to the user in one line; `code` is the plugin's, or null where it could not be asked. */
+/** A failure that is told to the user in one line; `code` is that of the program that was asked, or null where it could not be. */
 export class CliError extends Error {
   readonly code: string | null;
 
@@ -19,7 +20,10 @@ export type Client = {
   send<T>(method: 'POST' | 'PATCH' | 'DELETE', path: string, body: unknown, schema: z.ZodType<T>): Promise<T>;
 };
 
-/** Longer than the plugin's own limit, so that its answer is what the user sees. */
+/** The program behind a socket, for messages. */
+export type Asked = { readonly socketPath: string; readonly name: 'plugin' | 'proxy' };
+
+/** Longer than the programs' own limits, so that their answer is what the user sees. */
 const answerMsMax = 130_000;
 
 export const anything = z.unknown();
@@ -29,28 +33,34 @@ export function path(parts: TemplateStringsArray, ...values: readonly string[]):
   return parts.reduce((text, part, index) => `${text}${encodeURIComponent(values[index - 1] ?? '')}${part}`);
 }
 
-export function createClient(socketPath: string): Client {
+export function createClient(asked: Asked): Client {
+  const { name } = asked;
+
   async function send<T>(method: string, url: string, body: unknown, schema: z.ZodType<T>): Promise<T> {
-    const { status, text } = await exchange(socketPath, method, url, body);
+    const { status, text } = await exchange(asked, method, url, body);
     let json: unknown;
     try {
       json = JSON.parse(text);
     } catch {
-      throw new CliError(`the plugin answered ${status} with something that is not JSON: ${text.slice(0, 200)}`);
+      throw new CliError(`the ${name} answered ${status} with something that is not JSON: ${text.slice(0, 200)}`);
     }
     if (status >= 400) {
       const problem = problemView.safeParse(json);
       throw problem.success
         ? new CliError(problem.data.detail, problem.data.code)
-        : new CliError(`the plugin answered ${status}: ${text.slice(0, 200)}`);
+        : new CliError(`the ${name} answered ${status}: ${text.slice(0, 200)}`);
     }
-    return schema.parse(json);
+    const parsed = schema.safeParse(json);
+    if (parsed.success) return parsed.data;
+    throw new CliError(
+      `the ${name}'s answer is not understood, are flockctl and the ${name} of one version? ${parseProblemOf(parsed.error)}`,
+    );
   }
   return { get: (url, schema) => send('GET', url, undefined, schema), send };
 }
 
 function exchange(
-  socketPath: string,
+  asked: Asked,
   method: string,
   url: string,
   body: unknown,
@@ -58,7 +68,7 @@ function exchange(
   return new Promise((resolve, reject) => {
     const outgoing = request(
       {
-        socketPath,
+        socketPath: asked.socketPath,
         method,
         path: url,
         headers: body === undefined ? {} : { 'content-type': 'application/json' },
@@ -74,17 +84,21 @@ function exchange(
         response.on('error', reject);
       },
     );
-    outgoing.on('error', (error) => reject(new CliError(explain(error, socketPath))));
+    outgoing.on('error', (error) => reject(new CliError(explain(error, asked))));
     outgoing.end(body === undefined ? undefined : JSON.stringify(body));
   });
 }
 
-function explain(error: Error, socketPath: string): string {
+function explain(error: Error, { socketPath, name }: Asked): string {
   const code = 'code' in error ? error.code : null;
-  if (code === 'ENOENT' || code === 'ECONNREFUSED') {
-    return `the flock plugin does not answer at ${socketPath}: is it enabled ("docker plugin ls")? "make up" installs it, "docker plugin enable flock" starts it`;
-  }
+  if (code === 'ENOENT' || code === 'ECONNREFUSED')
+    return `the flock ${name} does not answer at ${socketPath}: ${wayOut[name]}`;
   if (code === 'EACCES') return `${socketPath} may be opened by root only: run flockctl as root`;
-  if (code === 'ABORT_ERR') return `no answer from the plugin within ${answerMsMax / 1000} s`;
-  return `asking the plugin at ${socketPath} failed: ${messageOf(error)}`;
+  if (code === 'ABORT_ERR') return `no answer from the ${name} within ${answerMsMax / 1000} s`;
+  return `asking the ${name} at ${socketPath} failed: ${messageOf(error)}`;
 }
+
+const wayOut: Readonly<Record<Asked['name'], string>> = {
+  plugin: 'is it enabled ("docker plugin ls")? "make up" installs it, "docker plugin enable flock" starts it',
+  proxy: 'does its container run ("docker ps")? "make up" starts it, "docker logs flock-proxy" says what is wrong',
+};

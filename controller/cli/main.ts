@@ -1,39 +1,54 @@
 import { Command, CommanderError, Option } from 'commander';
-import { z } from 'zod';
 import { FlockError, messageOf } from '../model/errors.ts';
-import { CliError, createClient } from './client.ts';
+import { CliError, type Client, createClient } from './client.ts';
 import { addClusterCommands } from './cluster-commands.ts';
 import { addNodeCommands } from './node-commands.ts';
 import { type Format, formatJson } from './output.ts';
 import { addPoolCommands } from './pool-commands.ts';
+import { addCertificateCommands } from './proxy-certificate-commands.ts';
+import { addLinkCommands } from './proxy-link-commands.ts';
+import { addRouteCommands } from './proxy-route-commands.ts';
+import { addServiceCommands } from './proxy-service-commands.ts';
+import { addProxyStatusCommands } from './proxy-status-commands.ts';
 import { addReplicationCommands } from './replication-commands.ts';
 import { addSnapshotCommands } from './snapshot-commands.ts';
 import { addTrashCommands } from './trash-commands.ts';
 import { addVolumeCommands } from './volume-commands.ts';
 
-/** What every command gets: the plugin, and a way to print its answer. */
+/** What every command gets: the programs that it can ask, and a way to print the answer. */
 export type Session = {
-  readonly client: ReturnType<typeof createClient>;
+  /** The plugin. */
+  readonly client: Client;
+  readonly proxy: Client;
   /** Prints JSON, or what `table` makes of it. */
   print(value: unknown, table: () => string): void;
+  /** Says something beside the answer, to people only. */
+  note(text: string): void;
 };
 
-const defaultSocket = '/run/flock/flock.sock';
+const defaultSockets = { plugin: '/run/flock/flock.sock', proxy: '/run/flock/proxy-api.sock' } as const;
 
 async function main(argv: readonly string[]): Promise<number> {
   const program = new Command('flockctl')
     .description(
-      'Looks at flock volumes and works on them: snapshots, clones, rollbacks, the trash; makes and looks after a cluster.',
+      'Looks at flock volumes and works on them: snapshots, clones, rollbacks, the trash; makes and looks after a cluster; leads clients to services.',
     )
     .addOption(new Option('-o, --output <format>', 'how to print results').choices(['table', 'json']).default('table'))
-    .addOption(new Option('--socket <path>', "the plugin's socket").env('FLOCK_SOCKET').default(defaultSocket))
+    .addOption(new Option('--socket <path>', "the plugin's socket").env('FLOCK_SOCKET').default(defaultSockets.plugin))
+    .addOption(
+      new Option('--proxy-socket <path>', "the proxy's socket").env('FLOCK_PROXY_SOCKET').default(defaultSockets.proxy),
+    )
     .showHelpAfterError('(add --help for the usage)')
     .exitOverride();
   const session = (): Session => {
-    const { output, socket } = program.opts<{ output: Format; socket: string }>();
+    const { output, socket, proxySocket } = program.opts<{ output: Format; socket: string; proxySocket: string }>();
     return {
-      client: createClient(socket),
+      client: createClient({ socketPath: socket, name: 'plugin' }),
+      proxy: createClient({ socketPath: proxySocket, name: 'proxy' }),
       print: (value, table) => void process.stdout.write(output === 'json' ? formatJson(value) : table()),
+      note: (text) => {
+        if (output !== 'json') process.stderr.write(`flockctl: ${text}\n`);
+      },
     };
   };
   addVolumeCommands(program, session);
@@ -43,16 +58,18 @@ async function main(argv: readonly string[]): Promise<number> {
   addClusterCommands(program, session);
   addNodeCommands(program, session);
   addReplicationCommands(program, session);
+  addRouteCommands(program, session);
+  addLinkCommands(program, session);
+  addServiceCommands(program, session);
+  addCertificateCommands(program, session);
+  addProxyStatusCommands(program, session);
   try {
     await program.parseAsync(argv);
     return 0;
   } catch (error) {
     // commander has printed its own message already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-    const text =
-      error instanceof z.ZodError
-        ? `the plugin's answer is not understood, are flockctl and the plugin of one version? ${error.message}`
-        : messageOf(error);
+    const text = messageOf(error);
     const asJson = program.opts<{ output: Format }>().output === 'json';
     process.stderr.write(
       asJson

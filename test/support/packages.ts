@@ -10,7 +10,13 @@ export const dockerPackages = [
   'iptables',
   'iproute2',
   'busybox-static',
+  'curl',
+  'nftables',
+  'openssl',
   ...storagePackages,
 ];
 
-export const clusterPackages = [...dockerPackages, 'nftables'];
+/** Of the suites against every implementation: storage, stores, and the proxy's layers. */
+export const contractPackages = [...storagePackages, 'haproxy', 'nftables', 'conntrack', 'iptables', 'iproute2'];
+
+export const clusterPackages = [...dockerPackages, 'wrk'];

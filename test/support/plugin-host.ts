@@ -3,8 +3,10 @@ import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Docker } from '../../packaging/docker.ts';
 import { pluginDir } from '../../packaging/paths.ts';
 import { ensureImage, image } from '../../packaging/proof.ts';
+import { ensureProxyImage } from '../../packaging/proxy.ts';
 import { createCommands } from '../../plugin/exec.ts';
 import { type Host, startHost } from './host/host.ts';
 import { until } from './until.ts';
@@ -172,7 +174,7 @@ export async function startPluginHostWith(options: PluginHostOptions): Promise<P
   };
 }
 
-/** Docker's data folder with the test image and the plugin in it, made once: packing the plugin's files takes seconds. */
+/** Docker's data folder with the test image, the proxy's and the plugin in it, made once: packing their files takes seconds. */
 export function ensureGolden(): Promise<string> {
   golden ??= makeGolden();
   return golden;
@@ -183,7 +185,9 @@ async function makeGolden(): Promise<string> {
   process.once('exit', () => rmSync(disk, { recursive: true, force: true }));
   const host = await startHost('flock-golden', disk);
   await host.startDocker();
-  await ensureImage({ version: '', run: (args) => host.docker(...args) });
+  const docker: Docker = { version: '', run: (args) => host.docker(...args) };
+  await ensureImage(docker);
+  await ensureProxyImage(docker);
   await host.docker('plugin', 'create', pluginReference, pluginDir);
   const [pid] = await host.pids('/usr/sbin/dockerd');
   if (pid !== undefined) process.kill(pid, 'SIGTERM');

@@ -18,7 +18,8 @@ async function keep([count, backend]: readonly string[]): Promise<void> {
   });
   await writePrograms();
   const profile = 'default';
-  const cluster = await startCluster({ count: Number(count), backend, profile, folder: place.hosts, join: false });
+  const options = { count: Number(count), backend, profile, folder: place.hosts, proxy: true } as const;
+  const cluster = await startCluster({ ...options, join: false });
   try {
     await cluster.network.openLeg();
     const problem = await cluster.join().then(
@@ -53,7 +54,7 @@ function describe(cluster: Cluster, problem: string | null): string {
   );
   const joined =
     problem === null ? 'They are one flock cluster.' : `They are no flock cluster, because:\n  ${problem.trim()}`;
-  return `${cluster.hosts.length} hosts with Docker, flock on ${cluster.backend}, and Consul; this machine reaches their addresses:
+  return `${cluster.hosts.length} hosts with Docker, flock on ${cluster.backend}, its proxy, and Consul; this machine reaches their addresses:
 ${hosts.join('\n')}
 ${joined}
 

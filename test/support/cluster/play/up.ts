@@ -4,7 +4,7 @@ import { mkdir, readFile, rm } from 'node:fs/promises';
 import { startDetached } from '../../../../packaging/daemon.ts';
 import { ensureInstalled } from '../../../../packaging/debian.ts';
 import { nodeBinary } from '../../../../packaging/paths.ts';
-import { buildRootfs } from '../../../../packaging/rootfs.ts';
+import { buildProxyRootfs, buildRootfs } from '../../../../packaging/rootfs.ts';
 import { requireRoot, runProgram } from '../../../../packaging/steps.ts';
 import { clusterPackages } from '../../packages.ts';
 import { endCluster } from './down.ts';
@@ -23,6 +23,7 @@ async function up(): Promise<void> {
   }
   await ensureInstalled(clusterPackages);
   await buildRootfs();
+  await buildProxyRootfs();
   // What a machine that went down left of one.
   await rm(place.folder, { recursive: true, force: true });
   await mkdir(place.temporary, { recursive: true });
