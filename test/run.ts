@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import Mocha from 'mocha';
 import { ensureInstalled } from '../packaging/debian.ts';
-import { buildRootfs } from '../packaging/rootfs.ts';
-import { clusterPackages, dockerPackages, storagePackages } from './support/packages.ts';
+import { buildProxyRootfs, buildRootfs } from '../packaging/rootfs.ts';
+import { clusterPackages, contractPackages, dockerPackages } from './support/packages.ts';
 
 /**
  * Runs the project's tests, installing what they need first: `run.ts [SUITE...]`, all suites by default. The last line is
@@ -40,7 +40,7 @@ const suites: readonly Suite[] = [
   },
   {
     name: 'contract',
-    packages: storagePackages,
+    packages: contractPackages,
     needs: 'root',
     needsPlugin: false,
     testTimeoutMs: minuteMs,
@@ -110,7 +110,10 @@ async function runSuite(suite: Suite): Promise<Result> {
   }
   const installed = await ensureInstalled(suite.packages);
   if (installed.length > 0) console.log(`installed ${installed.join(', ')}`);
-  if (suite.needsPlugin) await buildRootfs();
+  if (suite.needsPlugin) {
+    await buildRootfs();
+    await buildProxyRootfs();
+  }
   const folder = await mkdtemp(join(tmpdir(), 'flock-test-'));
   const resultFile = join(folder, 'result.json');
   try {

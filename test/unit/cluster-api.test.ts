@@ -6,8 +6,8 @@ import { facts } from '../../controller/cli/cluster-commands.ts';
 import { memberView, nodeView, statusView, tokenView } from '../../controller/model/api.ts';
 import { formatPeerAddress } from '../../controller/model/identity.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
+import { answerProblems, noSuchCall } from '../../controller/server/problems.ts';
 import { clusterRoutes } from '../../plugin/server/cluster-api.ts';
-import { answerProblems, noSuchCall } from '../../plugin/server/problems.ts';
 import { type ClusterHost, type ClusterHosts, createClusterHosts, log, makeAlive } from '../support/cluster-hosts.ts';
 
 let hosts: ClusterHosts;
