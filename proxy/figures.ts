@@ -77,11 +77,11 @@ export function routeNames({ collected, documents }: Seen): ReadonlyMap<string, 
   return names;
 }
 
-/** Counts what the gate has served, and writes it down where that is wanted. */
+/** Counts what was served, and writes it down where that is wanted. */
 export function createObserver(metrics: ProxyMetrics, log: Logger, isLogged: () => boolean): Observe {
-  return ({ route, service, client, durationMs, request }) => {
+  return ({ route, service, client, durationMs, weight, request }) => {
     if (request === null) metrics.observeConnection(route, service);
-    else metrics.observeRequest(route, service, request.status, durationMs / 1000);
+    else metrics.observeRequest(route, service, request.status, durationMs / 1000, weight);
     if (!isLogged()) return;
     const event = request === null ? 'access.connection' : 'access.request';
     log.info({ event, client, ...request, ms: Math.round(durationMs * 10) / 10, route, service });

@@ -1,10 +1,17 @@
 import { Counter, Gauge, Histogram, Registry } from 'prom-client';
 import type { InFlight } from './gate/services.ts';
 
-/** What Prometheus is told: what the gate has served, as it happens, and the state of everything, when it asks. */
+/** What Prometheus is told: what was served, as it happens, and the state of everything, when it asks. */
 export type ProxyMetrics = {
   /** `route`: as `routes` calls it, or its id. */
-  observeRequest(route: string | null, service: string | null, status: number, seconds: number): void;
+  observeRequest(
+    route: string | null,
+    service: string | null,
+    status: number,
+    seconds: number,
+    /** How many requests it stands for. */
+    weight: number,
+  ): void;
   observeConnection(route: string | null, service: string | null): void;
   /** What routes and links are called for people, by id. Others are forgotten once they have been told a last time. */
   setRoutes(names: ReadonlyMap<string, string>): void;
@@ -55,8 +62,15 @@ export function createProxyMetrics(figures: () => Promise<Figures>): ProxyMetric
   const gauge = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
     new Gauge({ name: `flock_proxy_${name}`, help, labelNames: [...labelNames], registers: [registry] });
 
-  const requests = counter('requests_total', 'Requests that the gate has answered', ['route', 'service', 'status']);
-  const seconds = histogram('request_seconds', 'From the headers of a request to the end of its answer, in the gate');
+  const requests = counter(
+    'requests_total',
+    'Requests that were answered; those of HAProxy are reckoned up from the ones that it tells of',
+    ['route', 'service', 'status'],
+  );
+  const seconds = histogram(
+    'request_seconds',
+    'From the headers of a request to the end of its answer; of HAProxy’s requests one in 16, all with the access log',
+  );
   const connections = counter('connections_total', 'TCP connections of the gate that have ended', ['route', 'service']);
   const state = createState(gauge);
   /** What was counted, so that it can be forgotten. */
@@ -84,11 +98,11 @@ export function createProxyMetrics(figures: () => Promise<Figures>): ProxyMetric
   }
 
   return {
-    observeRequest(id, name, code, duration) {
+    observeRequest(id, name, code, duration, weight) {
       const labels = labelsOf(id, name);
       const status = String(code);
       counted.get(labels.route)?.get(labels.service)?.add(status);
-      requests.inc({ ...labels, status });
+      requests.inc({ ...labels, status }, weight);
       seconds.observe(labels, duration);
     },
     observeConnection(id, name) {

@@ -30,6 +30,8 @@ export type StackWorld = {
   /** As they were at the start. */
   readonly settings: ProxySettings;
   readonly observe: Observe;
+  /** Whether all requests are to be told of. */
+  readonly isLogged: () => boolean;
   readonly certificate: (name: string) => Certificate | null;
   readonly secureContext: (name: string) => SecureContext | null;
   /** This node's containers, by id. */
@@ -66,10 +68,12 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
   const metrics = createProxyMetrics(() =>
     readFigures({ seen: serving.seen, stack, isStoreUp: () => isStoreUp(), isDockerUp: docker.isUp }),
   );
+  const isLogged = () => settings.current().accessLog;
   const stack = parts.makeStack({
     paths,
     settings: settings.current(),
-    observe: createObserver(metrics, log, () => settings.current().accessLog),
+    observe: createObserver(metrics, log, isLogged),
+    isLogged,
     certificate: certificates.get,
     secureContext: certificates.context,
     containers: () => serving.local(),

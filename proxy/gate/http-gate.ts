@@ -97,12 +97,12 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     const startMs = performance.now();
     const { method = '', url: path = '', headers } = req;
     const { host = '', 'x-forwarded-for': forwardedFor } = headers;
-    const client = req.socket.remoteAddress ?? String(forwardedFor ?? '');
+    const client = plainAddress(req.socket.remoteAddress ?? String(forwardedFor ?? ''));
     res.once('close', () => {
       const status = res.headersSent ? res.statusCode : clientLeft;
       const request = { method, host, path, status };
       const { route: id = null, service = null } = target ?? {};
-      observe({ route: id, service, client, durationMs: performance.now() - startMs, request });
+      observe({ route: id, service, client, durationMs: performance.now() - startMs, weight: 1, request });
     });
   }
 
@@ -225,6 +225,11 @@ function bytesOf(req: IncomingMessage, limits: GateLimits): number {
   for (const text of req.rawHeaders) bytes += text.length;
   if (req.headers['transfer-encoding'] !== undefined) return bytes + limits.heldBodyBytesMax;
   return bytes + Math.min(Number(req.headers['content-length'] ?? 0), limits.heldBodyBytesMax);
+}
+
+/** IPv4 as people know it, where the socket is one for both families. */
+function plainAddress(address: string): string {
+  return address.startsWith('::ffff:') ? address.slice(7) : address;
 }
 
 const requestBytes = 1024;

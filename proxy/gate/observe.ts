@@ -1,12 +1,14 @@
 import type { ServiceName } from '../model/names.ts';
 
-/** What the gate tells of what it has served, for metrics and the access log. */
+/** What gate and HAProxy tell of what they have served, for metrics and the access log. */
 export type Observation = {
   /** The id of the route or `link ...`; null: none led anywhere. */
   readonly route: string | null;
   readonly service: ServiceName | null;
   readonly client: string;
   readonly durationMs: number;
+  /** How many like it it stands for: of what HAProxy serves only some are told. */
+  readonly weight: number;
   /** Null: a connection. A request without an answer, because its client has left, has the status 499, as nginx has it. */
   readonly request: {
     readonly method: string;

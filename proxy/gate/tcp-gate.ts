@@ -31,7 +31,7 @@ export function createTcpGate(options: {
     client.once('close', () => {
       const { route, service } = target;
       const durationMs = performance.now() - startMs;
-      observe({ route, service, client: ends?.client.address ?? '', durationMs, request: null });
+      observe({ route, service, client: ends?.client.address ?? '', durationMs, weight: 1, request: null });
     });
     client.on('error', nothing);
     // Reads up to the stream's limit and no further, and tells the end of a client that has sent nothing: that one has left. A

@@ -10,6 +10,7 @@ import type { Table } from '../../proxy/model/table.ts';
 import { parseProcesses } from '../../proxy/stack/haproxy/commands.ts';
 import { createHaproxyLayer } from '../../proxy/stack/haproxy/haproxy.ts';
 import { createMaster } from '../../proxy/stack/haproxy/master.ts';
+import { type RequestLog, sampledEvery } from '../../proxy/stack/haproxy/request-log.ts';
 import type { Layer } from '../../proxy/stack/layer.ts';
 import { type Context, testCertificate } from './gate-support.ts';
 
@@ -28,11 +29,15 @@ export type HaproxyUnderTest = {
   output(): string;
 };
 
+/** Discard (RFC 863): nobody listens there. */
+const unread = 9;
+
 export async function startHaproxy(
   context: Pick<Context, 'later'>,
   options: {
     readonly limits?: Partial<GateLimits>;
     readonly certificate?: (name: string) => Certificate | null;
+    readonly log?: () => RequestLog;
   } = {},
 ): Promise<HaproxyUnderTest> {
   const root = await mkdtemp(join(tmpdir(), 'flock-haproxy-'));
@@ -57,6 +62,7 @@ export async function startHaproxy(
   const parts = {
     folder,
     gateFolder,
+    log: options.log ?? (() => ({ port: unread, every: sampledEvery })),
     certificate: options.certificate ?? ((name: string) => (name === 'test' ? ownCertificate() : null)),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
   };

@@ -69,7 +69,18 @@ describe('the proxy on one host', () => {
   it('counts requests, and is healthy', async () => {
     const get = (path: string) => flock().host.run('curl', ['-sS', '--fail', `http://127.0.0.1:4272${path}`]);
     assert.match(await get('/healthz'), /"docker":\s*"up"/);
-    assert.match(await get('/metrics'), /^flock_proxy_/m);
+    for (let count = 0; count < 100; count += 1) await ask('www.example.test');
+    await until('requests of the route are counted', 10_000, async () =>
+      /^flock_proxy_requests_total\{route="http:\/\/www.example.test",service="web",status="200"\} \d+/m.test(
+        await get('/metrics'),
+      )
+        ? true
+        : undefined,
+    );
+    assert.match(
+      await get('/metrics'),
+      /^flock_proxy_request_seconds_bucket\{le="1",route="http:\/\/www.example.test"/m,
+    );
   });
 
   it('ends TLS with a certificate of flockctl', async () => {

@@ -13,7 +13,7 @@ import { noSlots, type Slots } from '../../proxy/stack/haproxy/slots.ts';
 import type { Wanted } from '../../proxy/stack/haproxy/wanted.ts';
 
 const layout = layoutBelow('/f', '/gate');
-const parts = { layout, limits: defaultLimits, hasIpv6: true };
+const parts = { layout, limits: defaultLimits, hasIpv6: true, log: { port: 9, every: 16 } };
 
 function tableOf(
   routes: Readonly<Record<string, string>>,

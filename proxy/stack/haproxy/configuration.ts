@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { GateLimits } from '../../gate/limits.ts';
 import { errorPage, ownAnswers, returned } from './answers.ts';
 import type { Layout } from './layout.ts';
+import { type RequestLog, requestLogFormat } from './request-log.ts';
 import { labelsMax, requestRules, responseRules, retryRules } from './request-rules.ts';
 import { type SlotKind, slotKindNames, slotKinds } from './slots.ts';
 import { backendNames, mapNames, nowhere, type Server, type TlsPort, type Wanted } from './wanted.ts';
@@ -10,6 +11,7 @@ export type ConfigurationParts = {
   readonly layout: Layout;
   readonly limits: GateLimits;
   readonly hasIpv6: boolean;
+  readonly log: RequestLog;
 };
 
 /** `digest`: of all that a reload is needed for. HAProxy tells it as its description. */
@@ -59,7 +61,7 @@ const oldWorkersMax = 16;
 /** The longest that HAProxy knows: tunnels are as old as they want to be, dead ones are found out by keep-alive. */
 const tunnelSilence = '24d';
 
-function globalSection({ layout, limits }: ConfigurationParts, description: string): Section {
+function globalSection({ layout, limits, log }: ConfigurationParts, description: string): Section {
   return [
     'global',
     [
@@ -74,6 +76,7 @@ function globalSection({ layout, limits }: ConfigurationParts, description: stri
       // Each takes five bytes or more.
       `tune.http.maxhdr ${Math.min(32_767, Math.floor(limits.headerBytesMax / 5))}`,
       'ssl-default-bind-options ssl-min-ver TLSv1.2',
+      `log 127.0.0.1:${log.port} format raw local0`,
     ],
   ];
 }
@@ -131,11 +134,13 @@ function defaults({ layout, limits }: ConfigurationParts): readonly Section[] {
   ];
 }
 
+const logged = ['log global', `log-format "${requestLogFormat}"`];
+
 function httpSections(port: number, parts: ConfigurationParts): readonly Section[] {
   return [
     [
       `frontend http-${port} from http`,
-      [...binds(port, parts), ...requestRules({ ...parts, ...parts.limits, protocol: 'http', port })],
+      [...binds(port, parts), ...logged, ...requestRules({ ...parts, ...parts.limits, protocol: 'http', port })],
     ],
     gateSection('http', port, parts),
   ];
@@ -165,7 +170,10 @@ function tlsSections({ port, certificates }: TlsPort, parts: ConfigurationParts)
   const rules = requestRules({ ...parts, ...limits, protocol: 'https', port });
   return [
     ...sections,
-    [`frontend https-${port} from http`, [...inner, `maxconn ${limits.connectionsPerListenerMax}`, ...rules]],
+    [
+      `frontend https-${port} from http`,
+      [...inner, `maxconn ${limits.connectionsPerListenerMax}`, ...logged, ...rules],
+    ],
     gateSection('https', port, parts),
   ];
 }

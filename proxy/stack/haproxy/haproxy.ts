@@ -11,6 +11,7 @@ import { layoutBelow } from './layout.ts';
 import { createMaster } from './master.ts';
 import { makePlan, ownersOf, type Plan } from './plan.ts';
 import { findBlocked, hasIpv6 } from './ports.ts';
+import type { RequestLog } from './request-log.ts';
 import type { Slots } from './slots.ts';
 import { backendNames, type Pem, slotOf, type Wanted } from './wanted.ts';
 import { createWorkers, type Worker } from './workers.ts';
@@ -21,6 +22,8 @@ export type HaproxyParts = {
   readonly gateFolder: string;
   readonly certificate: (name: string) => Certificate | null;
   readonly limits?: Partial<GateLimits>;
+  /** Where HAProxy tells of its requests. */
+  readonly log: () => RequestLog;
   readonly nowMs?: () => number;
 };
 
@@ -108,7 +111,7 @@ export function createHaproxyLayer(parts: HaproxyParts): Layer {
     const certificates = pemsOf(table, newProblems);
     const isBusy = busyIn(found ?? []);
     const plan = makePlan({ table, slots, isBusy, certificates, blocked: new Set(blocked.keys()) });
-    const { text, digest } = renderConfiguration(plan.wanted, { layout, limits, hasIpv6: ipv6 });
+    const { text, digest } = renderConfiguration(plan.wanted, { layout, limits, hasIpv6: ipv6, log: parts.log() });
     await files.write(plan.wanted, plan.slots, text);
     remember(plan);
     problems = newProblems;
@@ -151,7 +154,10 @@ export function createHaproxyLayer(parts: HaproxyParts): Layer {
     sweeping = setTimeout(() => {
       sweeping = null;
       // HAProxy may be away.
-      inTurn(sweep).catch((e) => { console.log("SWEEP", e); sweepSoon(); });
+      inTurn(sweep).catch((e) => {
+        console.log('SWEEP', e);
+        sweepSoon();
+      });
     }, sweepMs);
     sweeping.unref();
   }

@@ -1,5 +1,6 @@
 import { ownAnswers, refused, returned } from './answers.ts';
 import type { Layout } from './layout.ts';
+import type { RequestLog } from './request-log.ts';
 import { backendNames, mapNames, nowhere } from './wanted.ts';
 
 /** How HAProxy finds a request's slot, and what of its headers goes on. The rules of proxy/gate and proxy/model/match.ts. Pure. */
@@ -23,8 +24,9 @@ export function requestRules(options: {
   readonly protocol: 'http' | 'https';
   readonly port: number;
   readonly headersMsMax: number;
+  readonly log: RequestLog;
 }): readonly string[] {
-  const { layout, protocol, port, headersMsMax } = options;
+  const { layout, protocol, port, headersMsMax, log } = options;
   const names = mapNames.requests(protocol, port);
   const [exact, below, paused] = [names.exact, names.below, mapNames.paused].map((name) => layout.map(name));
   const gate = backendNames.gate(protocol, port);
@@ -54,6 +56,10 @@ export function requestRules(options: {
     `http-request ${returned(ownAnswers.noRoute)} if is-plain { var(txn.slot) -m str ${nowhere} }`,
     `http-request wait-for-body time ${headersMsMax} at-least 1 if { req.hdr(expect) -i 100-continue }`,
     ...requestHeaders(protocol, port),
+    // The gate tells of its requests itself.
+    'http-request set-log-level silent unless is-plain',
+    `http-request set-log-level silent if { var(txn.slot),map_str(${paused}) -m found }`,
+    ...(log.every === 1 ? [] : [`http-request set-log-level silent unless { rand(${log.every}) eq 0 }`]),
     `use_backend ${gate} unless is-plain`,
     `use_backend ${gate} if { var(txn.slot),map_str(${paused}) -m found }`,
     `use_backend ${backendNames.upgrades('%[var(txn.slot)]')} if is-upgrade METH_GET`,

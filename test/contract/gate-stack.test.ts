@@ -1,0 +1,77 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createSecureContext } from 'node:tls';
+import { createGate } from '../../proxy/gate/gate.ts';
+import type { ListenerStatus } from '../../proxy/gate/listeners.ts';
+import { parseServiceName } from '../../proxy/model/names.ts';
+import { emptyTable, type Table, type TableService } from '../../proxy/model/table.ts';
+import { createStack } from '../../proxy/stack/stack.ts';
+import { gateContract } from './gate.ts';
+import { type ProxyUnderTest, testCertificate } from './gate-support.ts';
+import { startHaproxy } from './proxy-haproxy-support.ts';
+
+const applyMsMax = 10_000;
+
+/** HTTP and TLS by a real HAProxy, TCP and all that is paused by the gate: as on a host, but for the kernel's part. */
+gateContract('the gate behind HAProxy', async (limits) => {
+  const ends: (() => unknown)[] = [];
+  const haproxy = await startHaproxy({ later: (end) => void ends.push(end) }, { limits });
+  const context = createSecureContext(testCertificate());
+  const certificate = (name: string) => (name === 'test' ? context : null);
+  const gate = createGate({ limits, certificate, behind: haproxy.gateFolder });
+  const stack = createStack({ gate, layers: [haproxy.layer] });
+  let table: Table = emptyTable;
+  let pauses = 0;
+  const timers = new Set<NodeJS.Timeout>();
+
+  async function apply(next: Table): Promise<readonly ListenerStatus[]> {
+    table = next;
+    const endMs = performance.now() + applyMsMax;
+    await stack.apply(next);
+    // HAProxy may just be starting.
+    while (stack.problems().has('layer haproxy') && performance.now() < endMs) {
+      await sleep(50);
+      await stack.apply(next);
+    }
+    const problem = stack.problems().get('layer haproxy');
+    if (problem !== undefined) throw new Error(`${problem}\n${haproxy.output()}`);
+    return status();
+  }
+  const status = (): readonly ListenerStatus[] =>
+    [...table.listeners.keys()].map((key) => {
+      const problem = stack.problems().get(key);
+      return problem === undefined ? { key, state: 'listening' } : { key, state: 'failed', problem };
+    });
+  /** What a table says of one service, said by the next one. */
+  const change = (name: string, changes: Partial<TableService>) => {
+    gate.inFlight(name);
+    const services = new Map(
+      [...table.services].map(([key, service]) => [key, key === name ? { ...service, ...changes } : service]),
+    );
+    return apply({ ...table, services });
+  };
+
+  const proxy: ProxyUnderTest = {
+    apply,
+    status,
+    async pause(name, { deadlineMs }) {
+      pauses += 1;
+      await change(name, { pause: { id: `pause-${pauses}`, untilMs: Date.now() + deadlineMs, drain: null } });
+      // As the program does: a pause that is over is not in its next table.
+      timers.add(setTimeout(() => void change(name, { pause: null }).catch(() => {}), deadlineMs));
+    },
+    async release(name, upstreams) {
+      await change(name, { pause: null, ...(upstreams === null ? {} : { endpoints: upstreams }) });
+    },
+    inFlight: (name) => stack.inFlight(parseServiceName(name)),
+    async drain(name, timeoutMs) {
+      const drained = await stack.drain(parseServiceName(name), timeoutMs);
+      return { ...(await stack.inFlight(parseServiceName(name))), ...drained };
+    },
+    async dispose() {
+      for (const timer of timers) clearTimeout(timer);
+      await stack.close(0);
+      for (const end of ends.reverse()) await end();
+    },
+  };
+  return proxy;
+});
