@@ -6,10 +6,10 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
-up: node_modules ## install, start and prove flock on this host: [BACKEND=zfs|btrfs] [POOL=...] [POOL_SIZE=...]
+up: node_modules ## install, start and prove flock on this host: [BACKEND=zfs|btrfs] [POOL=...] [POOL_SIZE=...] [PROXY=off]
 	@$(NODE) packaging/up.ts
 
-down: node_modules ## take the plugin away, leave the data: [FORCE=1]
+down: node_modules ## take the plugin and the proxy away, leave the data: [FORCE=1]
 	@$(NODE) packaging/down.ts
 
 test: check ## types, lint and every test of the project, as root: [SKIPS=refuse]
@@ -53,6 +53,9 @@ bench-cluster: node_modules ## measure replication lag, handoffs and idle cost o
 	@$(NODE) packaging/rootfs.ts
 	@unshare --mount --propagation private --pid --mount-proc --fork --kill-child $(NODE) bench/replication.ts $(WHAT)
 
+bench-proxy: node_modules ## measure the proxy beside HAProxy, nginx and others: [WHAT="tcp http hold changes seconds=2 rounds=3"]
+	@unshare --mount --propagation private --pid --mount-proc --fork --kill-child $(NODE) bench/proxy.ts $(WHAT)
+
 rootfs: node_modules ## build the image's root file system: build/rootfs
 	@$(NODE) packaging/rootfs.ts
 
@@ -72,4 +75,4 @@ node_modules/.package-lock.json: package-lock.json
 	npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: help up down test check unit simulation contract integration openzfs cluster-test cluster-soak cluster cluster-down bench bench-cluster rootfs plugin push clean node_modules
+.PHONY: help up down test check unit simulation contract integration openzfs cluster-test cluster-soak cluster cluster-down bench bench-cluster bench-proxy rootfs plugin push clean node_modules

@@ -20,11 +20,12 @@ export function doorsOf(listener: Listener, folder: string | null): readonly Doo
   const { key, kind, address, port } = listener;
   if (folder === null || kind === 'tcp') return [{ key, of: key, kind, at: { address, port } }];
   const paths = doorPaths(folder, port);
-  if (kind === 'http') return [{ key, of: key, kind, at: { path: paths.http } }];
-  return [
-    { key, of: key, kind: 'https', at: { path: paths.https } },
-    { key: `${key} as it is`, of: key, kind: 'tls', at: { path: paths.tls } },
-  ];
+  const doors = (doorKind: 'http' | 'https' | 'tls', name: string) =>
+    paths[doorKind].map((path, index): Door => {
+      const at = { path };
+      return { key: index === 0 ? name : `${name} ${index + 1}`, of: key, kind: doorKind, at };
+    });
+  return kind === 'http' ? doors('http', key) : [...doors('https', key), ...doors('tls', `${key} as it is`)];
 }
 
 /** For the other nodes' proxies, where there is no kernel layer. */
@@ -37,11 +38,18 @@ export function innerDoors({ inner }: Table): readonly Door[] {
   }));
 }
 
-/** `http` and `https` take HTTP/1.1, `tls` takes a PROXY protocol v2 header and then what the client has sent. */
+/**
+ * `http` and `https` take HTTP/1.1, `tls` takes a PROXY protocol v2 header and then what the client has sent. Several of each, because
+ * the kernel keeps 4,096 connections at most for a socket until they are taken, and a pause meets all clients at once.
+ */
 export function doorPaths(
   folder: string,
   port: number,
-): { readonly http: string; readonly https: string; readonly tls: string } {
-  const at = (kind: string) => join(folder, `${kind}-${port}.sock`);
+): { readonly [Kind in 'http' | 'https' | 'tls']: readonly [string, ...string[]] } {
+  const at = (kind: string): readonly [string, ...string[]] => [
+    join(folder, `${kind}-${port}.sock`),
+    join(folder, `${kind}-${port}-2.sock`),
+    join(folder, `${kind}-${port}-3.sock`),
+  ];
   return { http: at('http'), https: at('https'), tls: at('tls') };
 }

@@ -5,7 +5,7 @@ import type { Balance, LinkDoc, LinkPlace, Pause, ProxyRecords, ServiceDoc, Upst
 
 /**
  * Everything a proxy needs to know, made anew from the records with each change and swapped in as a whole. Plain data: what
- * differs between two tables is what a layer has to change (`diff.ts`).
+ * a layer has to change follows from it and from what the layer has.
  */
 export type Table = {
   readonly generation: number;

@@ -215,9 +215,7 @@ export function gateHttp(context: Context): void {
       (_req, res) => res.end(),
       (server) => {
         server.on('upgrade', (req: IncomingMessage, socket: Socket) => {
-          socket.write(
-            `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nx-path: ${req.url}\r\n\r\nhello `,
-          );
+          socket.write(`${switched}x-path: ${req.url}\r\n\r\nhello `);
           socket.write(`${req.headers['x-forwarded-for']} ${req.headers['upgrade']} `);
           socket.pipe(socket);
         });
@@ -258,8 +256,8 @@ export function gateHttp(context: Context): void {
     const text = await talk(port, upgrade('/'));
     assert.match(text, /^HTTP\/1\.1 403 Forbidden\r\n/);
     assert.match(text, /x-why: no\r\n/);
-    assert.doesNotMatch(text, /chunked/i);
-    assert.match(text, /\r\n\r\nnope$/);
+    const isChunked = /chunked/i.test(text);
+    assert.match(text, isChunked ? /\r\n\r\n4\r\nnope\r\n0\r\n\r\n$/ : /\r\n\r\nnope$/);
     await soon('it is over', async () => {
       const { tunnels, requests } = await proxy.inFlight('web');
       return tunnels + requests === 0;
@@ -276,6 +274,10 @@ export function gateHttp(context: Context): void {
     );
   });
 }
+
+/** A service's yes to `upgrade`, but for the empty line; the key's answer is that of RFC 6455 1.3. */
+export const switched =
+  'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n';
 
 export function upgrade(path: string): string {
   return `GET ${path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n`;

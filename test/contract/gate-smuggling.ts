@@ -130,6 +130,12 @@ export function gateSmuggling(context: Context): void {
     it(`is not possible by ${name}`, async () => {
       const answer = await talk(port, text, { silenceMs: 150 });
       const requests = requestsIn(seen);
+      if (context.rewrites) {
+        // Each request that the service sees is one that the proxy has seen, and marked as its own.
+        for (const { head, isWhole } of requests)
+          assert.ok(isWhole && isMarked(head), `the service was sent:\n${seen}`);
+        return;
+      }
       assert.ok(!requests.some(({ line }) => line.includes('/smuggled')), `the service was sent:\n${seen}`);
       if (/^HTTP\/1\.1 [45]/.test(answer) || answer === '')
         assert.equal(answer.match(/HTTP\/1\.1 /g)?.length ?? 0, answer === '' ? 0 : 1);
@@ -161,6 +167,10 @@ export function gateSmuggling(context: Context): void {
     assert.equal(request?.isWhole, false, seen);
     client.destroy();
   });
+}
+
+function isMarked(head: string): boolean {
+  return (head.match(/\r\nx-forwarded-for: 127\.0\.0\.1(?=\r\n|$)/gi) ?? []).length === 1 && !head.includes('\0');
 }
 
 /** Equal lengths say one thing only. Node refuses them all the same, as other servers do not. */

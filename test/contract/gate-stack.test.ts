@@ -6,13 +6,12 @@ import { parseServiceName } from '../../proxy/model/names.ts';
 import { emptyTable, type Table, type TableService } from '../../proxy/model/table.ts';
 import { createStack } from '../../proxy/stack/stack.ts';
 import { gateContract } from './gate.ts';
-import { type ProxyUnderTest, testCertificate } from './gate-support.ts';
+import { type ProxyUnderTest, type StartProxy, testCertificate } from './gate-support.ts';
 import { startHaproxy } from './proxy-haproxy-support.ts';
 
 const applyMsMax = 10_000;
 
-/** HTTP and TLS by a real HAProxy, TCP and all that is paused by the gate: as on a host, but for the kernel's part. */
-gateContract('the gate behind HAProxy', async (limits) => {
+const start: StartProxy = async (limits) => {
   const ends: (() => unknown)[] = [];
   const haproxy = await startHaproxy({ later: (end) => void ends.push(end) }, { limits });
   const context = createSecureContext(testCertificate());
@@ -22,6 +21,10 @@ gateContract('the gate behind HAProxy', async (limits) => {
   let table: Table = emptyTable;
   let pauses = 0;
   const timers = new Set<NodeJS.Timeout>();
+  // As the program does while there are problems.
+  const retrying = setInterval(() => {
+    if (stack.problems().size > 0) void stack.apply(table);
+  }, 500);
 
   async function apply(next: Table): Promise<readonly ListenerStatus[]> {
     table = next;
@@ -68,10 +71,14 @@ gateContract('the gate behind HAProxy', async (limits) => {
       return { ...(await stack.inFlight(parseServiceName(name))), ...drained };
     },
     async dispose() {
+      clearInterval(retrying);
       for (const timer of timers) clearTimeout(timer);
       await stack.close(0);
       for (const end of ends.reverse()) await end();
     },
   };
   return proxy;
-});
+};
+
+/** HTTP and TLS by a real HAProxy, TCP and all that is paused by the gate: as on a host, but for the kernel's part. */
+gateContract('the gate behind HAProxy', start, { rewrites: true });

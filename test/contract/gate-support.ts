@@ -33,6 +33,11 @@ export type ProxyUnderTest = {
 export type StartProxy = (limits: Partial<GateLimits>) => Promise<ProxyUnderTest>;
 
 export type Context = {
+  /**
+   * It reads messages and writes them anew, so that the service gets exactly what it has understood, whatever that was: being lenient
+   * does no harm then, and what is new after a release need not wait behind what was held.
+   */
+  readonly rewrites: boolean;
   /** A new one for each test, with these limits; disposed of after the test. */
   start(limits?: Partial<GateLimits>): Promise<ProxyUnderTest>;
   /** Ends with the test, too. */

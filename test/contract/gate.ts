@@ -14,11 +14,12 @@ import { gateTcp } from './gate-tcp.ts';
  *
  * Each known hole of the packages underneath has a test here, with the reason on top.
  */
-export function gateContract(name: string, start: StartProxy): void {
+export function gateContract(name: string, start: StartProxy, { rewrites = false } = {}): void {
   describe(`gate contract: ${name}`, function () {
     this.timeout(30_000);
     let ends: (() => unknown)[] = [];
     const context = {
+      rewrites,
       async start(limits = {}): Promise<ProxyUnderTest> {
         const proxy = await start(limits);
         ends.push(() => proxy.dispose());

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { parseNodeName } from '../../controller/model/names.ts';
-import { diffTable } from '../../proxy/model/diff.ts';
+import { kernelElements } from '../../proxy/model/kernel-elements.ts';
 import { parseRouteText } from '../../proxy/model/labels.ts';
 import { matchRoute } from '../../proxy/model/match.ts';
 import { parseServiceName } from '../../proxy/model/names.ts';
@@ -15,7 +15,7 @@ import {
   type UpstreamDoc,
   upstreamSchema,
 } from '../../proxy/model/records.ts';
-import { buildTable, emptyTable } from '../../proxy/model/table.ts';
+import { buildTable } from '../../proxy/model/table.ts';
 
 const here = parseNodeName('here');
 
@@ -194,63 +194,36 @@ describe('the table', () => {
   });
 });
 
-describe('the difference of two tables', () => {
+describe('what the kernel is to have of a table', () => {
   const base = records({
     services: [service('web'), service('db')],
     routes: [route(1, 'web', 'http://a -> 80'), route(2, 'db', 'tcp://:5432 -> 80')],
     links: [link('1', 5432, 'db')],
     upstreams: [upstream('web', 'c1'), upstream('db', 'c2')],
   });
-  const from = buildTable(base, here);
+  const keysOf = (changes: Partial<ProxyRecords>) =>
+    [...kernelElements(buildTable({ ...base, ...changes }, here)).keys()].toSorted();
 
-  it('is everything at first and nothing when nothing has changed', () => {
-    const first = diffTable(emptyTable, from);
-    assert.deepEqual(
-      first.kernel.map(({ kind, key }) => `${kind} ${key}`),
-      ['set inner 20080', 'set tcp *:5432', 'set tcp 172.17.0.1:35432'],
-    );
-    assert.deepEqual(
-      first.haproxy.map(({ kind, key }) => `${kind} ${key}`),
-      ['set balance web', 'set route http *:80 a /', 'set server web 80 c1'],
-    );
-    assert.deepEqual(
-      first.gate.map(({ key }) => key),
-      ['http *:80', 'tcp *:5432', 'tcp 172.17.0.1:35432'],
-    );
-    const again = diffTable(from, buildTable({ ...base, generation: 2 }, here));
-    assert.deepEqual([again.kernel, again.haproxy, again.gate, again.to], [[], [], [], 2]);
+  it('is tcp routes, links and inner ports, where they lead', () => {
+    assert.deepEqual(keysOf({}), ['inner 20080', 'tcp *:5432', 'tcp 172.17.0.1:35432']);
+    const element = kernelElements(buildTable(base, here)).get('tcp 172.17.0.1:35432');
+    assert.deepEqual([element?.map, element?.from?.length, element?.endpoints.length], ['links', 1, 1]);
   });
 
-  it('takes what is paused out of the kernel and leads it to the gate in HAProxy', () => {
+  it('is nothing of what is paused, or has no container: the gate has it', () => {
     const pause = { id: 'm', untilMs: 1, drain: null };
-    const to = buildTable({ ...base, services: [service('web', { pause }), service('db', { pause })] }, here);
-    const changes = diffTable(from, to);
-    assert.deepEqual(
-      changes.kernel.map(({ kind, key }) => `${kind} ${key}`),
-      ['remove tcp *:5432', 'remove tcp 172.17.0.1:35432'],
-    );
-    assert.deepEqual(changes.haproxy, [{ kind: 'set', key: 'paused web', value: { kind: 'paused', service: 'web' } }]);
-    assert.deepEqual(
-      diffTable(to, from).haproxy.map(({ kind, key }) => `${kind} ${key}`),
-      ['remove paused web'],
-    );
+    assert.deepEqual(keysOf({ services: [service('web'), service('db', { pause })] }), ['inner 20080']);
+    assert.deepEqual(keysOf({ upstreams: [upstream('web', 'c1')] }), ['inner 20080']);
   });
 
-  it('names what went and what moved, removals first', () => {
-    const to = buildTable(
-      { ...base, routes: base.routes.slice(1), upstreams: [upstream('db', 'c3', { address: '172.17.0.3' })] },
-      here,
-    );
-    const changes = diffTable(from, to);
-    assert.deepEqual(
-      changes.gate.map(({ kind, key }) => `${kind} ${key}`),
-      ['remove http *:80'],
-    );
-    assert.ok(changes.haproxy.every(({ kind }) => kind === 'remove'));
-    assert.deepEqual(
-      changes.kernel.map(({ kind, key }) => `${kind} ${key}`),
-      ['set inner 20080', 'set tcp *:5432', 'set tcp 172.17.0.1:35432'],
-    );
+  it('is nothing of what the kernel can’t do: to pick the least busy of several, or to say who the client is', () => {
+    const balanced = [service('web'), service('db', { balance: 'least-connections' })];
+    assert.equal(keysOf({ services: balanced }).length, 3);
+    const two = [...base.upstreams, upstream('db', 'c3', { address: '172.17.0.3' })];
+    assert.deepEqual(keysOf({ services: balanced, upstreams: two }), ['inner 20080']);
+    assert.deepEqual(keysOf({ routes: [route(2, 'db', 'tcp://:5432 -> 80 proxy-protocol=v2')], links: [] }), [
+      'inner 20080',
+    ]);
   });
 });
 

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { messageOf } from '../../../controller/model/errors.ts';
 import type { Commands } from '../../../plugin/exec.ts';
 import { createLocks } from '../../../plugin/locks.ts';
-import { kernelElements } from '../../model/diff.ts';
+import { kernelElements } from '../../model/kernel-elements.ts';
 import type { ServiceName } from '../../model/names.ts';
 import { emptyTable, linkKey, type Table } from '../../model/table.ts';
 import type { Layer } from '../layer.ts';

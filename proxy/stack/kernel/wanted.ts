@@ -1,4 +1,4 @@
-import { type KernelElement, kernelElements } from '../../model/diff.ts';
+import { type KernelElement, kernelElements } from '../../model/kernel-elements.ts';
 import type { Table } from '../../model/table.ts';
 import { digest, layoutChain, type SetName } from './layout.ts';
 import { markOf, type Numbers, reservedNumbers, setMark } from './marks.ts';
