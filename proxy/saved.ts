@@ -1,8 +1,8 @@
-import { open, readFile, rename, rm } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { type NodeName, parseNodeName } from '../controller/model/names.ts';
 import { parseProblemOf } from '../controller/model/shape.ts';
+import { replacePrivateFile } from '../controller/private-file.ts';
 import type { Documents } from './model/collect.ts';
 import { containerSchema } from './model/containers.ts';
 import { proxyNodeSchema, serviceSettingsSchema, storedCertificateSchema, storedLinkSchema } from './model/keys.ts';
@@ -57,20 +57,5 @@ export async function writeSaved(path: string, { documents, ...rest }: Saved): P
     ...rest,
     documents: { ...documents, members: members === null ? null : [...members] },
   });
-  const beside = `${path}.new`;
-  await rm(beside, { force: true });
-  const file = await open(beside, 'wx', 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(beside, path);
-  const folder = await open(dirname(path), 'r');
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
+  await replacePrivateFile(path, text);
 }

@@ -1,9 +1,10 @@
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { FlockError, messageOf } from '../model/errors.ts';
 import type { NodeIdentity } from '../model/identity.ts';
 import { parseNodeName } from '../model/names.ts';
+import { replacePrivateFile, syncFolder } from '../private-file.ts';
 import { type Authority, isKeyOf } from './ca.ts';
 
 /**
@@ -60,17 +61,17 @@ export async function loadIdentity(folder: string): Promise<NodeIdentity | null>
 export async function saveIdentity(folder: string, identity: NodeIdentity): Promise<void> {
   const { caCertificate, caKey, certificate, key, ...node } = identity;
   await rm(join(folder, names.node), { force: true });
-  await write(folder, names.caKey, caKey);
-  await write(folder, names.caCertificate, caCertificate);
-  await write(folder, names.key, key);
-  await write(folder, names.certificate, certificate);
-  await write(folder, names.node, `${JSON.stringify(node, null, 2)}\n`);
+  await replacePrivateFile(join(folder, names.caKey), caKey);
+  await replacePrivateFile(join(folder, names.caCertificate), caCertificate);
+  await replacePrivateFile(join(folder, names.key), key);
+  await replacePrivateFile(join(folder, names.certificate), certificate);
+  await replacePrivateFile(join(folder, names.node), `${JSON.stringify(node, null, 2)}\n`);
   await rm(join(folder, names.founding), { force: true });
 }
 
 /** After a renewal, which leaves the key as it is, so that no two files have to change at once. */
 export async function saveCertificate(folder: string, certificate: string): Promise<void> {
-  await write(folder, names.certificate, certificate);
+  await replacePrivateFile(join(folder, names.certificate), certificate);
 }
 
 /** For a node that was removed from its cluster. */
@@ -86,7 +87,7 @@ export async function joiningKey(folder: string, make: () => string): Promise<st
   const present = await readIfThere(join(folder, names.key));
   if (present !== null) return present;
   const key = make();
-  await write(folder, names.key, key);
+  await replacePrivateFile(join(folder, names.key), key);
   return key;
 }
 
@@ -95,34 +96,8 @@ export async function foundingAuthority(folder: string, make: () => Founding): P
   const present = await readIfThere(join(folder, names.founding));
   if (present !== null) return foundingSchema.parse(JSON.parse(present));
   const founding = make();
-  await write(folder, names.founding, JSON.stringify(founding));
+  await replacePrivateFile(join(folder, names.founding), JSON.stringify(founding));
   return founding;
-}
-
-/** Beside, then renamed, both on the disk before it returns. */
-async function write(folder: string, name: string, text: string): Promise<void> {
-  await mkdir(folder, { recursive: true, mode: 0o700 });
-  const path = join(folder, name);
-  const beside = `${path}.new`;
-  await rm(beside, { force: true });
-  const file = await open(beside, 'wx', 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(beside, path);
-  await syncFolder(folder);
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, 'r');
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }
 
 async function readIfThere(path: string): Promise<string | null> {
