@@ -140,16 +140,14 @@ describe('the proxy’s program', () => {
     const route = routes()[0] ?? null;
     const request = { method: 'GET', host: 'www.example.com', path: '/', status: 200 };
     program.world().observe({ route, service: web, client: '10.0.0.9', durationMs: 12, weight: 1, request });
-    program
-      .world()
-      .observe({
-        route: null,
-        service: null,
-        client: '10.0.0.9',
-        durationMs: 1,
-        weight: 1,
-        request: { ...request, status: 404 },
-      });
+    program.world().observe({
+      route: null,
+      service: null,
+      client: '10.0.0.9',
+      durationMs: 1,
+      weight: 1,
+      request: { ...request, status: 404 },
+    });
     program
       .world()
       .observe({ route: 'link x', service: web, client: '10.0.0.9', durationMs: 1, weight: 1, request: null });
