@@ -1,5 +1,5 @@
-import { spawn } from 'node:child_process';
-import { globSync } from 'node:fs';
+import { type StdioOptions, spawn } from 'node:child_process';
+import { closeSync, globSync, openSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -22,6 +22,8 @@ type Suite = {
   readonly needsPlugin: boolean;
   readonly testTimeoutMs: number;
   readonly suiteTimeoutMs: number;
+  /** It runs while the others do, with what they leave of the processors, and is shown when its turn comes. */
+  readonly beside?: true;
 };
 
 type Result = { readonly passed: number; readonly failed: number; readonly skipped: number };
@@ -67,8 +69,9 @@ const suites: readonly Suite[] = [
     packages: dockerPackages,
     needs: 'root',
     needsPlugin: true,
-    testTimeoutMs: 28 * minuteMs,
-    suiteTimeoutMs: 40 * minuteMs,
+    testTimeoutMs: 55 * minuteMs,
+    suiteTimeoutMs: 75 * minuteMs,
+    beside: true,
   },
 ];
 
@@ -81,10 +84,25 @@ async function main(args: readonly string[]): Promise<number> {
     return 0;
   }
   const chosen = args.length === 0 ? suites : args.map(find);
+  for (const suite of chosen) if (!isRefused(suite)) await prepare(suite);
+  const folder = await mkdtemp(join(tmpdir(), 'flock-test-'));
   const results: Result[] = [];
-  for (const suite of chosen) {
-    console.log(`\n== ${suite.name} ==`);
-    results.push(await runSuite(suite));
+  try {
+    const isBeside = ({ beside }: Suite) => beside === true && chosen.length > 1;
+    const logOf = ({ name }: Suite) => join(folder, `${name}.log`);
+    const running = new Map(
+      chosen
+        .filter((suite) => isBeside(suite) && !isRefused(suite))
+        .map((suite) => [suite, run(suite, folder, logOf(suite))]),
+    );
+    for (const suite of chosen) {
+      console.log(`\n== ${suite.name} ==`);
+      const result = await (running.get(suite) ?? (isRefused(suite) ? refuse(suite) : run(suite, folder, null)));
+      if (running.has(suite)) console.log(await readFile(logOf(suite), 'utf8'));
+      results.push(result);
+    }
+  } finally {
+    await rm(folder, { recursive: true });
   }
   const total = results.reduce((sum, result) => ({
     passed: sum.passed + result.passed,
@@ -102,33 +120,38 @@ function find(name: string): Suite {
   throw new Error(`there is no test suite "${name}": ${suites.map((candidate) => candidate.name).join(', ')}`);
 }
 
-async function runSuite(suite: Suite): Promise<Result> {
-  if (suite.needs === 'root' && process.getuid?.() !== 0) {
-    const { passed } = await runMocha(suite, true);
-    console.log(`skipped: the ${suite.name} tests mount file systems and start daemons, which needs root`);
-    return { passed: 0, failed: 0, skipped: passed };
-  }
+function isRefused({ needs }: Suite): boolean {
+  return needs === 'root' && process.getuid?.() !== 0;
+}
+
+async function refuse(suite: Suite): Promise<Result> {
+  const { passed } = await runMocha(suite, true);
+  console.log(`skipped: the ${suite.name} tests mount file systems and start daemons, which needs root`);
+  return { passed: 0, failed: 0, skipped: passed };
+}
+
+/** All that changes the machine or the build, before any test runs. */
+async function prepare(suite: Suite): Promise<void> {
   const installed = await ensureInstalled(suite.packages);
   if (installed.length > 0) console.log(`installed ${installed.join(', ')}`);
   if (suite.needsPlugin) {
     await buildRootfs();
     await buildProxyRootfs();
   }
-  const folder = await mkdtemp(join(tmpdir(), 'flock-test-'));
-  const resultFile = join(folder, 'result.json');
-  try {
-    const status = await runInNamespace(suite, resultFile);
-    const text = await readFile(resultFile, 'utf8').catch(() => null);
-    if (text !== null) return JSON.parse(text);
-    console.log(`the ${suite.name} tests ended without a result (${status})`);
-    return { passed: 0, failed: 1, skipped: 0 };
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+}
+
+/** `log`: a file for what it prints; null: it prints as it runs. */
+async function run(suite: Suite, folder: string, log: string | null): Promise<Result> {
+  const resultFile = join(folder, `${suite.name}.json`);
+  const status = await runInNamespace(suite, resultFile, log);
+  const text = await readFile(resultFile, 'utf8').catch(() => null);
+  if (text !== null) return JSON.parse(text);
+  console.log(`the ${suite.name} tests ended without a result (${status})`);
+  return { passed: 0, failed: 1, skipped: 0 };
 }
 
 /** Answers how the process ended. Whatever it started dies with its process namespace. */
-function runInNamespace(suite: Suite, resultFile: string): Promise<string> {
+function runInNamespace(suite: Suite, resultFile: string, log: string | null): Promise<string> {
   const self = [process.execPath, join(here, 'run.ts'), '--in-process', suite.name, resultFile];
   const isolation = [
     'unshare',
@@ -140,10 +163,15 @@ function runInNamespace(suite: Suite, resultFile: string): Promise<string> {
     '--fork',
     '--kill-child',
   ];
-  const [file = '', ...args] = suite.needs === 'root' ? [...isolation, ...self] : self;
+  const patient = log === null ? [] : ['nice', '-n', '15'];
+  const [file = '', ...args] = [...patient, ...(suite.needs === 'root' ? isolation : []), ...self];
+  const output = log === null ? null : openSync(log, 'w');
   return new Promise((done) => {
-    const child = spawn(file, args, { stdio: 'inherit', timeout: suite.suiteTimeoutMs, killSignal: 'SIGKILL' });
+    const stdio: StdioOptions = output === null ? 'inherit' : ['ignore', output, output];
+    const child = spawn(file, args, { stdio, timeout: suite.suiteTimeoutMs, killSignal: 'SIGKILL' });
     child.on('error', (error) => done(error.message));
+    // The child has its own.
+    if (output !== null) closeSync(output);
     child.on('exit', (code, signal) =>
       done(
         signal === null

@@ -102,6 +102,32 @@ describe('HAProxy layer: pauses, tunnels and TLS', function () {
     raw.destroy();
   });
 
+  it('sends old connections of old workers to the gate, which knows the new containers', async () => {
+    const haproxy = await startHaproxy(context);
+    const [port, other] = [await freePort(), await freePort()];
+    await gateDoor(haproxy, `http-${port}.sock`);
+    const backends = await Promise.all(
+      ['old', 'new'].map((name) => httpBackend(context, (_req, res) => void res.end(name))),
+    );
+    const [before = 0, after = 0] = backends.map((backend) => backend.port);
+    const routes = { [`http://:${port} -> 1`]: 'web' };
+    await haproxy.apply(tableOf(routes, { web: [before] }));
+    const raw = await open(port);
+    let text = '';
+    raw.on('data', (piece) => {
+      text += piece;
+    });
+    raw.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n');
+    await until('it was served', 5_000, () => (text.endsWith('old') ? true : undefined));
+    const more = { ...routes, [`http://:${other} -> 1`]: 'web' };
+    await haproxy.apply(tableOf(more, { web: [before] }));
+    await haproxy.apply(tableOf(more, { web: [after] }));
+    assert.equal((await ask(port)).body, 'new');
+    raw.write('GET /again HTTP/1.1\r\nHost: a\r\n\r\n');
+    await until('the gate has answered', 5_000, () => (text.includes('held') ? true : undefined));
+    raw.destroy();
+  });
+
   it('counts WebSockets apart from requests, of old workers too, and ends them alone', async () => {
     const haproxy = await startHaproxy(context);
     const port = await freePort();
@@ -254,20 +280,18 @@ describe('HAProxy layer: pauses, tunnels and TLS', function () {
     assert.equal(haproxy.layer.problems().size, 0);
     assert.equal((await ask(taken)).body, 'ok');
     // One that was taken while HAProxy was away, so that HAProxy does not come up any more.
-    haproxy.kill();
+    haproxy.kill(1_000);
     const second = createNetServer();
-    await until('the port is taken', 5_000, async () => {
+    context.later(() => second.close());
+    await until('the port is free', 900, async () => {
       second.listen(taken);
       return once(second, 'listening').then(
         () => true as const,
         () => undefined,
       );
-    }).catch(() => {});
-    context.later(() => second.close());
-    if (second.listening) {
-      await haproxy.apply(table);
-      assert.ok(haproxy.layer.problems().has(`http *:${taken}`));
-    }
+    });
+    await haproxy.apply(table);
+    assert.ok(haproxy.layer.problems().has(`http *:${taken}`));
     assert.equal((await ask(port)).body, 'ok');
   });
 

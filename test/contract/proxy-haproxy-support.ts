@@ -25,12 +25,15 @@ export type HaproxyUnderTest = {
   another(): Layer;
   /** What HAProxy's current worker answers. */
   command(text: string): Promise<string>;
-  kill(): void;
+  /** It is started again after this time. */
+  kill(downMs?: number): void;
   output(): string;
 };
 
 /** Discard (RFC 863): nobody listens there. */
 const unread = 9;
+
+const restartMs = 100;
 
 export async function startHaproxy(
   context: Pick<Context, 'later'>,
@@ -44,7 +47,7 @@ export async function startHaproxy(
   const [folder, gateFolder] = [join(root, 'haproxy'), join(root, 'gate')];
   await mkdir(folder);
   await mkdir(gateFolder);
-  let [output, isOver] = ['', false];
+  let [output, isOver, downMs] = ['', false, restartMs];
   let child: ChildProcess;
   const start = () => {
     const main = join(import.meta.dirname, '../../proxy/haproxy-main.ts');
@@ -55,7 +58,8 @@ export async function startHaproxy(
         output = `${output}${piece}`.slice(-4096);
       });
     child.once('exit', () => {
-      if (!isOver) setTimeout(start, 100);
+      if (!isOver) setTimeout(start, downMs);
+      downMs = restartMs;
     });
   };
   start();
@@ -95,7 +99,10 @@ export async function startHaproxy(
       const pid = parseProcesses(await master.processes())?.workers.find(({ isOld }) => !isOld)?.pid ?? 0;
       return (await master.ask(pid, [text])).join('');
     },
-    kill: () => void child.kill('SIGKILL'),
+    kill(forMs = restartMs) {
+      downMs = forMs;
+      child.kill('SIGKILL');
+    },
     output: () => output,
   };
 }

@@ -3,10 +3,10 @@ import { guestSuite } from './guest-suite.ts';
 
 const minuteMs = 60_000;
 
-await guestSuite({ file: 'storage.ts', docker: false, timeoutMs: 25 * minuteMs, files: [] });
+await guestSuite({ file: 'storage.ts', docker: false, timeoutMs: 45 * minuteMs, files: [] });
 await guestSuite({
   file: 'plugin.ts',
   docker: true,
-  timeoutMs: 15 * minuteMs,
+  timeoutMs: 30 * minuteMs,
   files: ['build/rootfs', 'build/plugin/config.json'],
 });

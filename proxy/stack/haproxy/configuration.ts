@@ -3,7 +3,7 @@ import type { GateLimits } from '../../gate/limits.ts';
 import { errorPage, ownAnswers, returned } from './answers.ts';
 import type { Layout } from './layout.ts';
 import { type RequestLog, requestLogFormat } from './request-log.ts';
-import { labelsMax, requestRules, responseRules, retryRules } from './request-rules.ts';
+import { gateRules, labelsMax, requestRules, responseRules, retryRules } from './request-rules.ts';
 import { type SlotKind, slotKindNames, slotKinds } from './slots.ts';
 import { backendNames, mapNames, nowhere, type Server, type TlsPort, type Wanted } from './wanted.ts';
 
@@ -126,7 +126,7 @@ function defaults({ layout, limits }: ConfigurationParts): readonly Section[] {
   const gateWaits = [`timeout server ${limits.heldMsMax + limits.serviceSilenceMsMax}`, 'retries 10'];
   return [
     ['defaults http', http],
-    ['defaults http-gate', [...http, ...gateWaits, errorPage(ownAnswers.restarting)]],
+    ['defaults http-gate', [...http, ...gateWaits, ...gateRules, errorPage(ownAnswers.restarting)]],
     ['defaults hr', [...slot, `balance ${slotKinds.hr.balance}`]],
     ['defaults hl', [...slot, `balance ${slotKinds.hl.balance}`]],
     ['defaults tcp', ['mode tcp', ...common, `balance ${slotKinds.tr.balance}`]],
@@ -153,7 +153,7 @@ function tlsSections({ port, certificates }: TlsPort, parts: ConfigurationParts)
     [`frontend tls-${port} from tcp`, [...binds(port, parts), ...nameRules(port, parts)]],
     [
       `backend ${backendNames.gate('tls', port)} from tcp`,
-      [`server gate unix@${layout.gateSocket('tls', port)} send-proxy-v2`],
+      layout.gateSockets('tls', port).map((path, index) => `server gate${index + 1} unix@${path} send-proxy-v2`),
     ],
     ...certificates.map(
       (name): Section => [
@@ -204,7 +204,7 @@ function nameRules(port: number, { layout, limits }: ConfigurationParts): readon
 function gateSection(protocol: 'http' | 'https', port: number, { layout }: ConfigurationParts): Section {
   return [
     `backend ${backendNames.gate(protocol, port)} from http-gate`,
-    [`server gate unix@${layout.gateSocket(protocol, port)}`],
+    layout.gateSockets(protocol, port).map((path, index) => `server gate${index + 1} unix@${path}`),
   ];
 }
 

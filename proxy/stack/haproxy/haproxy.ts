@@ -154,10 +154,7 @@ export function createHaproxyLayer(parts: HaproxyParts): Layer {
     sweeping = setTimeout(() => {
       sweeping = null;
       // HAProxy may be away.
-      inTurn(sweep).catch((e) => {
-        console.log('SWEEP', e);
-        sweepSoon();
-      });
+      inTurn(sweep).catch(sweepSoon);
     }, sweepMs);
     sweeping.unref();
   }

@@ -20,6 +20,6 @@ export function layoutBelow(folder: string, gateFolder: string) {
     /** HAProxy's own, from where it finds the name in TLS's first message to where it ends TLS. */
     inner: join(folder, 'inner'),
     innerSocket: (port: number, certificate: string) => join(folder, 'inner', `${port}-${certificate}.sock`),
-    gateSocket: (protocol: 'http' | 'https' | 'tls', port: number) => doorPaths(gateFolder, port)[protocol],
+    gateSockets: (protocol: 'http' | 'https' | 'tls', port: number) => doorPaths(gateFolder, port)[protocol],
   } as const;
 }
