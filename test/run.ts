@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import Mocha from 'mocha';
 import { ensureInstalled } from '../packaging/debian.ts';
 import { buildProxyRootfs, buildRootfs } from '../packaging/rootfs.ts';
+import { guestPackages } from './openzfs/prepare.ts';
 import { clusterPackages, contractPackages, dockerPackages } from './support/packages.ts';
 
 /**
@@ -66,7 +67,7 @@ const suites: readonly Suite[] = [
   },
   {
     name: 'openzfs',
-    packages: dockerPackages,
+    packages: [...dockerPackages, ...guestPackages],
     needs: 'root',
     needsPlugin: true,
     testTimeoutMs: 55 * minuteMs,

@@ -5,14 +5,14 @@
 import { cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { basename, join } from 'node:path';
-import { ensureInstalled, unpack } from '../../packaging/debian.ts';
+import { unpack } from '../../packaging/debian.ts';
 import { createCommands } from '../../plugin/exec.ts';
 
 const configureMs = 15 * 60_000;
 const makeMs = 30 * 60_000;
 
 /** What Debian's headers call by name: the kernel's own compiler, and libelf for the prebuilt objtool. */
-const buildPackages = ['gcc-12', 'make', 'libelf1'] as const;
+export const buildPackages = ['gcc-12', 'make', 'libelf1'] as const;
 
 const { run } = createCommands();
 /** In the folder $1. A compiler says more than anybody keeps; only the end of it tells what went wrong. */
@@ -30,7 +30,6 @@ async function edit(path: string, change: (text: string) => string): Promise<voi
 }
 
 export async function buildModules(debs: readonly string[], workDir: string, outDir: string): Promise<void> {
-  await ensureInstalled(buildPackages);
   await unpack(debs, workDir);
   const src = join(workDir, 'usr/src');
   const headers = await only(src, /^linux-headers-.*-cloud-amd64$/);

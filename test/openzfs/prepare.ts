@@ -9,7 +9,7 @@ import { dirname, join } from 'node:path';
 import { ensureInstalled, installedVersion, type PrivateApt, privateApt, unpack } from '../../packaging/debian.ts';
 import { CommandError, createCommands } from '../../plugin/exec.ts';
 import { buildImage, imageSources } from './image.ts';
-import { buildModules } from './modules.ts';
+import { buildModules, buildPackages } from './modules.ts';
 
 /** The kernel module's release. The tools in the guest are always bookworm's, the ones the plugin's image ships. */
 export type ZfsRelease = '2.1' | '2.3';
@@ -39,6 +39,8 @@ const basePackages = [
 ];
 const dockerPackages = ['docker.io', 'containerd', 'runc', 'tini', 'iptables'];
 const qemuPackages = ['qemu-system-x86', 'e2fsprogs'];
+/** On this machine, for the guests and what is built for them. */
+export const guestPackages = [...qemuPackages, ...basePackages, 'docker.io', 'iptables', ...buildPackages];
 
 export type Prepared = {
   readonly kernel: string;
@@ -168,7 +170,7 @@ export async function prepare(options: {
 }): Promise<Prepared> {
   const log = options.log ?? (() => undefined);
   const hostPackages = options.docker ? [...basePackages, ...dockerPackages] : basePackages;
-  await ensureInstalled([...qemuPackages, ...basePackages, ...(options.docker ? ['docker.io', 'iptables'] : [])]);
+  await ensureInstalled(guestPackages);
   const kernelDir = await prepareKernel(options.release ?? defaultRelease, log);
   const contents = [
     process.version,
