@@ -131,9 +131,9 @@ export function gateSmuggling(context: Context): void {
       const answer = await talk(port, text, { silenceMs: 150 });
       const requests = requestsIn(seen);
       if (context.rewrites) {
-        // Each request that the service sees is one that the proxy has seen, and marked as its own.
-        for (const { head, isWhole } of requests)
-          assert.ok(isWhole && isMarked(head), `the service was sent:\n${seen}`);
+        // Each request that the service sees is one that the proxy has seen, and marked as its own; the last may be broken off.
+        for (const [index, { head, isWhole }] of requests.entries())
+          assert.ok(isMarked(head) && (isWhole || index === requests.length - 1), `the service was sent:\n${seen}`);
         return;
       }
       assert.ok(!requests.some(({ line }) => line.includes('/smuggled')), `the service was sent:\n${seen}`);
