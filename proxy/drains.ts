@@ -35,7 +35,7 @@ export function createDrains({ drain, onChange, log, retryMs = retryMsDefault }:
     const { service, pause, untilMs } = run.wish;
     run.isRunning = true;
     try {
-      const { requests, tunnels, tunnelsClosed } = await drain(service, timeoutMs);
+      const { requests, tunnels, tunnelsClosed } = await drain(service, pause, timeoutMs);
       run.report = { pause, untilMs, requests, tunnels, tunnelsClosed };
       run.problem = null;
       log.info({ event: 'service.drained', service, ...run.report }, 'what was in flight has ended or was ended');

@@ -8,8 +8,8 @@ import { receiveRequestLog, sampledEvery } from './stack/haproxy/request-log.ts'
 import { createKernelLayer } from './stack/kernel/kernel.ts';
 import { createStack, type Stack } from './stack/stack.ts';
 
-/** On the host's loopback address, beside that of health and metrics. */
-const requestLogPort = 4273;
+/** On the host's loopback address; below 1024, so that no program without privileges can take it and read along. Not assigned by IANA. */
+const requestLogPort = 823;
 
 /** The gate and the layers before it, or, where the settings of this host want that, the gate alone. */
 export function makeStack(world: StackWorld): Stack {

@@ -97,6 +97,14 @@ export function createProxyMetrics(figures: () => Promise<Figures>): ProxyMetric
     counted.delete(route);
   }
 
+  let making: Promise<string> | null = null;
+  async function make(): Promise<string> {
+    state(await figures());
+    const text = await registry.metrics();
+    for (const route of [...counted.keys()]) if (!current.has(route)) forget(route);
+    return text;
+  }
+
   return {
     observeRequest(id, name, code, duration, weight) {
       const labels = labelsOf(id, name);
@@ -112,11 +120,12 @@ export function createProxyMetrics(figures: () => Promise<Figures>): ProxyMetric
       names = next;
       current = new Set([...next.values(), none, other]);
     },
-    async text() {
-      state(await figures());
-      const text = await registry.metrics();
-      for (const route of [...counted.keys()]) if (!current.has(route)) forget(route);
-      return text;
+    text() {
+      // One look for all who ask meanwhile: it takes turns with changes of the layers.
+      making ??= make().finally(() => {
+        making = null;
+      });
+      return making;
     },
   };
 }

@@ -174,8 +174,10 @@ export function createServing(parts: ServingParts): Serving {
       content = next;
       onTable({ documents, collected, table, problems: problems(here, composed.missing) });
     }
-    const isDue = performance.now() - appliedAtMs >= times.tickMs || stack.problems().size > 0;
-    if (isNew || isDue || stack.generation() !== generation) {
+    const isBehind = stack.problems().size > 0 || stack.generation() !== generation;
+    // Whatever wakes this loop, what failed is tried again at its own pace; timers may be early by a bit.
+    const dueMs = isBehind ? times.retryMs * 0.9 : times.tickMs;
+    if (isNew || performance.now() - appliedAtMs >= dueMs) {
       await stack.apply(table);
       appliedAtMs = performance.now();
     }

@@ -25,9 +25,11 @@ export function pausedNodes(
     if (doc === undefined)
       return { name, done: false, problem: 'no proxy has ever run there: "make up" on that host starts it' };
     const done = doc.pauses.includes(pause);
-    return { name, done, problem: done ? null : firstProblem(doc) };
+    return { name, done, problem: done ? null : (firstProblem(doc) ?? silent) };
   });
 }
+
+const silent = 'its proxy says nothing of it: does the container flock-proxy run there?';
 
 /** Whether each node has let the pause go. */
 export function releasedNodes(

@@ -17,24 +17,41 @@ export function madeOf({ routes, links, services, certificates }: Documents): re
   ];
 }
 
-/** Puts into a store what it does not have yet; what is there under the same name stays as it is. May be repeated. */
-export async function carry(made: readonly Carried[], to: Store): Promise<void> {
+/**
+ * Puts into a store what it does not have yet; what is there under the same name stays as it is. Answers the keys that are there with
+ * something else. May be repeated.
+ */
+export async function carry(made: readonly Carried[], to: Store): Promise<ReadonlySet<string>> {
+  const others = new Set<string>();
+  const values = new Map(made.map(({ key, value }) => [key, value]));
   const operations = made.map(({ key, value }) => ({ kind: 'compare-and-set', key, value, index: null }) as const);
   for (const transaction of inTransactions(operations)) {
     if ((await to.transact(transaction)).kind === 'done') continue;
     // One of them is there already.
-    for (const operation of transaction) await to.transact([operation]);
+    for (const operation of transaction) {
+      if ((await to.transact([operation])).kind === 'done') continue;
+      const there = await to.get(operation.key, { fresh: true });
+      if (there?.value !== values.get(operation.key)) others.add(operation.key);
+    }
   }
+  return others;
 }
 
-/** Moves what people have made from one store to another. What was moved is gone from the first, so that it can't come back from there. */
-export async function moveMade(from: Store, to: Store): Promise<number> {
+/**
+ * Moves what people have made from one store to another. What was moved is gone from the first, so that it can't come back from there;
+ * what the other has something else for stays: it may be all there is of a certificate's key.
+ */
+export async function moveMade(
+  from: Store,
+  to: Store,
+): Promise<{ readonly moved: number; readonly kept: readonly string[] }> {
   const entries: readonly Entry[] = (
     await Promise.all(madeByPeople.map((key) => from.list(`${key}/`, { fresh: true })))
   ).flat();
-  await carry(entries, to);
-  const gone = entries.map(({ key, index }): Operation => ({ kind: 'compare-and-delete', key, index }));
+  const others = await carry(entries, to);
+  const moved = entries.filter(({ key }) => !others.has(key));
+  const gone = moved.map(({ key, index }): Operation => ({ kind: 'compare-and-delete', key, index }));
   // Whoever has changed one meanwhile keeps it, and all of its transaction, for the next time.
   for (const transaction of inTransactions(gone)) await from.transact(transaction);
-  return entries.length;
+  return { moved: moved.length, kept: [...others].toSorted() };
 }

@@ -127,9 +127,14 @@ export function createHomes(parts: HomesParts): Homes {
     });
     if (from === null) return;
     try {
-      const count = await moveMade(from, store);
-      if (count > 0)
-        log.info({ event: 'home.taken-along', count }, 'routes and links of this host are the cluster’s now');
+      const { moved, kept } = await moveMade(from, store);
+      if (moved > 0)
+        log.info({ event: 'home.taken-along', count: moved }, 'routes and links of this host are the cluster’s now');
+      if (kept.length > 0)
+        log.warn(
+          { event: 'home.kept', keys: kept },
+          'the cluster has others of these names: those of this host stay in its file',
+        );
     } finally {
       await from.close();
     }
@@ -165,8 +170,10 @@ async function resolve(host: string): Promise<string> {
     setTimeout(() => reject(new Error(`no answer about ${host} within ${lookupMsMax / 1000} s`)), lookupMsMax).unref();
   });
   // Without an order of its own: what the host's own settings prefer is what its peers use, too.
-  const { address } = await Promise.race([lookup(host, { order: 'verbatim' }), late]);
-  return address;
+  const found = await Promise.race([lookup(host, { all: true, order: 'verbatim' }), late]);
+  // Debian's /etc/hosts leads a host's own name to 127.0.1.1, where no other node reaches it.
+  const outer = found.find(({ address }) => !address.startsWith('127.') && address !== '::1');
+  return outer?.address ?? defaultAddress(await readHostFacts());
 }
 
 /** A host that is in no cluster needs a name for its documents only, and an address for containers on its own network. */

@@ -34,7 +34,8 @@ export function ownContainers(
     ...links.map((port) => portKeys.link(id, port)),
   ]);
   const before = documents.containers.filter((container) => container.node === node);
-  const { state, missing } = allocatePorts(keys, recallPorts(ports, portsOf(before)));
+  const documented = portsOf(before);
+  const { state, missing } = allocatePorts(keys, recallPorts(ports, documented), Object.values(documented));
   const given = (list: readonly number[], keyOf: (port: number) => string) =>
     Object.fromEntries(
       list

@@ -15,11 +15,13 @@ export const noPorts: PortState = { held: {}, last: portRange.last };
 
 /**
  * Keeps what is held, gives up what is not wanted any more, and gives the rest the next free ports. A port that was given up comes
- * last: another node may lead there for a moment yet. `missing`: for which there is none.
+ * last: another node may lead there for a moment yet. So do those that documents name (`told`), whoever has had them: an earlier
+ * process may have given them up. `missing`: for which there is none.
  */
 export function allocatePorts(
   wanted: Iterable<string>,
   state: PortState,
+  told: Iterable<number> = [],
 ): { readonly state: PortState; readonly missing: readonly string[] } {
   const held: Record<string, number> = {};
   const used = new Set<number>();
@@ -33,13 +35,15 @@ export function allocatePorts(
     }
   }
   let last = state.last;
+  const avoided = new Set([...used, ...told]);
   const missing: string[] = [];
   for (const key of rest) {
-    const port = nextFree(last, used);
+    const port = nextFree(last, avoided) ?? nextFree(last, used);
     if (port === null) missing.push(key);
     else {
       held[key] = port;
       used.add(port);
+      avoided.add(port);
       last = port;
     }
   }

@@ -25,7 +25,7 @@ export function routeState(route: RouteDoc, seen: Seen): RouteState {
   const { entrance } = route;
   const certificate = entrance.protocol === 'https' ? [`certificate ${entrance.certificate}`] : [];
   const keys = [...certificate, listenerKeyOf(entrance), route.id];
-  return problemOf(keys, seen, seen.documents.nodes) ?? targetState(route, seen);
+  return problemOf(keys, seen.problems, livingOf(seen)) ?? targetState(route, seen);
 }
 
 /** `conflicts`: those of the link's node, see `linkConflicts`. */
@@ -33,8 +33,9 @@ export function linkState(link: LinkDoc, conflicts: readonly Conflict[], seen: S
   const conflict = conflicts.find(({ id }) => id === link.id);
   if (conflict !== undefined) return { state: 'conflict', text: conflict.text };
   const keys = [`tcp ${link.place.gateway}:${link.place.port}`, linkKey(link)];
-  const nodes = seen.documents.nodes.filter(({ name }) => name === link.place.node);
-  return problemOf(keys, seen, nodes) ?? targetState(link, seen);
+  // Gateways and link ports are the same on many nodes; this node's own document is among them.
+  const nodes = livingOf(seen).filter(({ name }) => name === link.place.node);
+  return problemOf(keys, new Map(), nodes) ?? targetState(link, seen);
 }
 
 /** This node's table has its own links only. */
@@ -83,10 +84,18 @@ function hasHealthy(documents: Documents, service: string): boolean {
   return documents.containers.some(({ declared, healthy }) => healthy && declared.service === service);
 }
 
+function livingOf({ documents: { nodes, members } }: Seen): readonly ProxyNodeDoc[] {
+  return nodes.filter(({ name }) => members === null || members.get(name)?.alive === true);
+}
+
 /** Of the first key that has one, here before elsewhere. */
-function problemOf(keys: readonly string[], seen: Seen, nodes: readonly ProxyNodeDoc[]): RouteState | null {
+function problemOf(
+  keys: readonly string[],
+  own: ReadonlyMap<string, string>,
+  nodes: readonly ProxyNodeDoc[],
+): RouteState | null {
   for (const key of keys) {
-    const here = seen.problems.get(key);
+    const here = own.get(key);
     if (here !== undefined) return { state: 'problem', text: here };
   }
   for (const key of keys)

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { messageOf } from '../../controller/model/errors.ts';
+import { FlockError, messageOf } from '../../controller/model/errors.ts';
 import type { Gate } from '../gate/gate.ts';
 import type { InFlight } from '../gate/services.ts';
 import type { ServiceName } from '../model/names.ts';
-import type { Table } from '../model/table.ts';
+import type { Listener, Table } from '../model/table.ts';
 import type { Layer } from './layer.ts';
 
 /**
@@ -25,9 +25,10 @@ export type Stack = {
   inFlight(service: ServiceName): Promise<InFlight>;
   /**
    * Waits up to `timeoutMs` for requests in flight and for tunnels that end by themselves, then ends those that are left. For a paused
-   * service. Answers what there was when the time was over, and how many tunnels were ended.
+   * service. Answers what there was when the time was over, and how many tunnels were ended. Ends nothing, and rejects, as soon as
+   * `pause` does not hold here any more: what runs then has been let in since.
    */
-  drain(service: ServiceName, timeoutMs: number): Promise<Drained>;
+  drain(service: ServiceName, pause: string, timeoutMs: number): Promise<Drained>;
   /** Lets what runs through the gate end for at most `graceMs`. What the layers serve stays. */
   close(graceMs: number): Promise<void>;
 };
@@ -48,8 +49,10 @@ export function createStack({ gate, layers }: { readonly gate: Gate; readonly la
     const pauses = [...table.services.values()].flatMap(({ pause }) => pause?.id ?? []);
     // A pause that is not wanted any more is over as soon as the gate has heard of it.
     wanted = pauses;
-    await gate.apply(table);
-    const results = await Promise.allSettled(layers.map((layer) => layer.apply(table)));
+    const status = await gate.apply(table);
+    const failed = new Set(status.flatMap(({ key, state }) => (state === 'failed' ? [key] : [])));
+    const carried = withoutOthersPorts(table, failed);
+    const results = await Promise.allSettled(layers.map((layer) => layer.apply(carried)));
     failures = new Map(
       results.flatMap((result, index) =>
         result.status === 'fulfilled' ? [] : [[`layer ${layers[index]?.name}`, messageOf(result.reason)] as const],
@@ -92,13 +95,19 @@ export function createStack({ gate, layers }: { readonly gate: Gate; readonly la
     pauses: () => wanted.filter((id) => held.has(id)),
     generation: () => generation,
     inFlight,
-    async drain(service, timeoutMs) {
+    async drain(service, pause, timeoutMs) {
+      const requirePause = () => {
+        if (held.has(pause) && wanted.includes(pause)) return;
+        throw new FlockError('invalid-request', `service ${service} is not paused any more, so it is not drained`);
+      };
       const endMs = performance.now() + timeoutMs;
       let left = await inFlight(service);
       while (left.requests + left.tunnels > 0 && performance.now() < endMs) {
         await sleep(Math.max(1, Math.min(pollMs, endMs - performance.now())));
+        requirePause();
         left = await inFlight(service);
       }
+      requirePause();
       const [own, ...theirs] = await Promise.all([
         gate.drain(service, 0).then(({ tunnelsClosed }) => tunnelsClosed),
         ...layers.map((layer) => layer.cutTunnels(service)),
@@ -115,4 +124,12 @@ export function createStack({ gate, layers }: { readonly gate: Gate; readonly la
       await Promise.all(layers.map((layer) => layer.close()));
     },
   };
+}
+
+/** A port that another program has stays that program's: the kernel would take it away. */
+function withoutOthersPorts(table: Table, failed: ReadonlySet<string>): Table {
+  const isOthers = (listener: Listener) =>
+    listener.kind === 'tcp' && listener.from === null && failed.has(listener.key);
+  const listeners = [...table.listeners].filter(([, listener]) => !isOthers(listener));
+  return listeners.length === table.listeners.size ? table : { ...table, listeners: new Map(listeners) };
 }

@@ -67,8 +67,10 @@ const start: StartProxy = async (limits) => {
     },
     inFlight: (name) => stack.inFlight(parseServiceName(name)),
     async drain(name, timeoutMs) {
-      const drained = await stack.drain(parseServiceName(name), timeoutMs);
-      return { ...(await stack.inFlight(parseServiceName(name))), ...drained };
+      const service = parseServiceName(name);
+      const pause = table.services.get(service)?.pause?.id ?? '';
+      const drained = await stack.drain(service, pause, timeoutMs);
+      return { ...(await stack.inFlight(service)), ...drained };
     },
     async dispose() {
       clearInterval(retrying);

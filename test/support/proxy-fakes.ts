@@ -125,7 +125,7 @@ export function createFakeStack(left: Drained = { requests: 0, tunnels: 2, tunne
     pauses: () => [...served.services.values()].flatMap(({ pause }) => pause?.id ?? []),
     generation: () => served.generation,
     inFlight: async () => ({ requests: 0, tunnels: 0, held: 0 }),
-    async drain(service, timeoutMs) {
+    async drain(service, _pause, timeoutMs) {
       drained.push({ service, timeoutMs });
       return left;
     },

@@ -43,4 +43,12 @@ describe('the ports that a proxy gives away', () => {
     const state = recallPorts({ held: { a: first }, last: first }, { a: first + 9, b: first + 3 });
     assert.deepEqual(state, { held: { a: first, b: first + 3 }, last: first });
   });
+
+  it('gives ports that documents name last, whoever has had them', () => {
+    const { first, last } = portRange;
+    const { state } = allocatePorts(['new'], { held: {}, last }, [first, first + 1]);
+    assert.equal(state.held['new'], first + 2);
+    const all = Array.from({ length: last - first + 1 }, (_, index) => first + index);
+    assert.deepEqual(allocatePorts(['new'], noPorts, all).missing, []);
+  });
 });

@@ -5,7 +5,7 @@ import type { Table } from '../../model/table.ts';
 
 /**
  * What HAProxy tells of the requests that it has served: a datagram each, to a port of the host's loopback address. Lost ones are
- * lost: nobody waits for a reader. Of how many requests one is told, is part of HAProxy's configuration.
+ * lost: nobody waits for a reader, and other programs of the host can make some up: they are good for figures only. Of how many requests one is told, is part of HAProxy's configuration.
  */
 export type RequestLog = { readonly port: number; readonly every: number };
 
@@ -27,7 +27,7 @@ export type LoggedRequest = {
 
 /** Null: something else, or a tunnel, which is no request any more. Pure. */
 export function parseRequestLog(text: string): LoggedRequest | null {
-  const match = /^(http|https)-(\d{1,5}) (\d{3}) (\d+) (\S+) ([A-Z]+) (\S+) (\S+)\s*$/.exec(text);
+  const match = /^(http|https)-(\d{1,5}) ([1-5]\d{2}) (\d{1,10}) (\S+) ([A-Z]+) (\S+) (\S+)\s*$/.exec(text);
   if (match === null) return null;
   const [, protocol, port, status = '', ms = '', client = '', method = '', host = '', path = ''] = match;
   if (status === '101') return null;

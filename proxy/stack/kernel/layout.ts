@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { portRange } from '../../model/ports.ts';
 import { hex, markMask, markOf, reservedNumbers, setMark } from './marks.ts';
 
 /** The part of the host's table that is the same whatever routes there are. Pure. */
@@ -70,7 +71,12 @@ const chains: Readonly<Record<string, readonly string[]>> = {
     `${marks} == ${hex(markOf(reservedNumbers.ending))} reject with tcp reset`,
     `${setMark(reservedNumbers.ending)} tcp flags set rst | ack`,
   ],
-  forward: ['type filter hook forward priority filter - 5;', `${marks} @ended goto ending`],
+  forward: [
+    'type filter hook forward priority filter - 5;',
+    // Masqueraded, a container would look like this node to the others. What we lead there has a mark.
+    `ct direction original ip daddr @peers tcp dport ${portRange.first}-${portRange.last} ${marks} == 0 reject with tcp reset`,
+    `${marks} @ended goto ending`,
+  ],
   input: ['type filter hook input priority filter - 5;', `${marks} @ended goto ending`],
   'host-output': ['type filter hook output priority filter - 5;', `${marks} @ended goto ending`],
 };

@@ -19,7 +19,7 @@ const nftMsMax = 10_000;
 
 /** `folder`: for the texts of transactions, which can be too long for an argument. */
 export function createNft(commands: Commands, folder: string): Nft {
-  let last = 0;
+  const busy = new Set<number>();
   return {
     async read() {
       try {
@@ -40,8 +40,11 @@ export function createNft(commands: Commands, folder: string): Nft {
       }
     },
     async run(text, pid) {
-      last += 1;
-      const file = join(folder, `transaction-${last}.nft`);
+      // Names that do not grow: they are in the texts of errors, which must not differ each time.
+      let slot = 1;
+      while (busy.has(slot)) slot += 1;
+      busy.add(slot);
+      const file = join(folder, `transaction-${slot}.nft`);
       await mkdir(folder, { recursive: true, mode: 0o700 });
       try {
         await writeFile(file, `${text}\n`, { mode: 0o600 });
@@ -49,6 +52,7 @@ export function createNft(commands: Commands, folder: string): Nft {
         await commands.run(program, args, { timeoutMs: nftMsMax });
       } finally {
         await rm(file, { force: true });
+        busy.delete(slot);
       }
     },
   };
