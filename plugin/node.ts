@@ -6,6 +6,7 @@ import { FlockError, messageOf } from '../controller/model/errors.ts';
 import type { Settings, SettingsRequest } from '../controller/model/settings.ts';
 import { ownsName } from '../controller/model/volume.ts';
 import { createContainers } from './containers.ts';
+import { createDockerView } from './docker-view.ts';
 import { createCommands } from './exec.ts';
 import { findHolders } from './holders.ts';
 import { createLocks } from './locks.ts';
@@ -46,6 +47,8 @@ const changeable: ReadonlySet<string> = new Set(['trashMs', 'stashMs', 'transfer
 const predecessorWaitMs = 20_000;
 const retryMs = 2_000;
 const sweepMs = 60_000;
+/** For an answer to go out before the process ends. */
+const beginAnewMs = 500;
 const saveMsMax = 10_000;
 const commandEnvironment = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' };
 
@@ -94,6 +97,7 @@ export function createNode(
     };
     const containers = createContainers(paths.engineSocket);
     const ownFolders = ownFoldersOf(paths);
+    const dockerView = createDockerView();
     return {
       state: openedState,
       storage,
@@ -105,6 +109,12 @@ export function createNode(
       settings: () => settings ?? loaded,
       clock,
       findHolders: (ids: Parameters<Context['findHolders']>[0]) => findHolders(storage, ids, ownFolders),
+      dockerShows: dockerView.shows,
+      beginAnew(reason: string) {
+        log.error({ event: 'plugin.cut-off', reason }, 'the plugin ends, for Docker to start it anew');
+        // The answer goes out first. Docker starts a plugin again that ends by itself.
+        setTimeout(() => process.exit(1), beginAnewMs);
+      },
       describeHolder: (holder: Parameters<Context['describeHolder']>[0]) =>
         containers.describe(holder.containerId, holder.pid),
       log,

@@ -22,6 +22,10 @@ export type Context = {
   readonly settings: () => Settings;
   readonly clock: Clock;
   readonly findHolders: (ids: readonly DatasetId[]) => Promise<ReadonlyMap<DatasetId, readonly Holder[]>>;
+  /** Whether Docker's daemon sees this dataset, which is mounted, where it will look for it. */
+  readonly dockerShows: (id: DatasetId) => Promise<boolean>;
+  /** Has the plugin end soon, for Docker to start it anew. */
+  readonly beginAnew: (reason: string) => void;
   readonly describeHolder: (holder: Holder) => Promise<string>;
   readonly log: Logger;
 };

@@ -23,6 +23,15 @@ export async function mountVolume(
     const record = readyVolume(context, name);
     context.ownership.assure(record);
     const path = await context.storage.mount(record.id);
+    if (!(await context.dockerShows(record.id))) {
+      await unmountIfUnused(context, record.id);
+      const reason = `Docker's daemon does not see what flock mounts: it was restarted and has taken the plugin's folder away`;
+      context.beginAnew(reason);
+      throw new FlockError(
+        'not-ready',
+        `${reason}. Volume ${quote(name)} is not given to a container that would find a bare directory; the plugin starts anew by itself: start the container again in some seconds`,
+      );
+    }
     const uses = context.state.uses(record.id);
     const held = isKnown(uses, mountId) && (await context.findHolders([record.id])).has(record.id);
     try {

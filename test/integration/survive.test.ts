@@ -106,6 +106,28 @@ onEachBackend('containers outlive faults', (flock, backend) => {
     await flock().docker('volume', 'rm', 'restarted');
   });
 
+  it('the daemon takes the plugin’s folder away: no container gets a bare directory, and the plugin mends it', async () => {
+    await flock().sh('cut-off', 'echo kept > /data/file');
+    const folders = (await flock().host.run('cat', ['/proc/self/mountinfo']))
+      .split('\n')
+      .map((line) => line.split(' ')[4]);
+    const folder = folders.find((point) => point?.endsWith('/propagated-mount'));
+    assert.ok(folder !== undefined);
+    // As dockerd does it at its start, when it hears late of the end of the plugin before.
+    await flock().host.run('umount', ['-l', folder]);
+    const error = await flock().dockerError(
+      ...['run', '--rm', '--network=none', '--volume-driver=flock', '-v', 'cut-off:/data', image, 'cat', '/data/file'],
+    );
+    assert.match(error, /does not see what flock mounts/);
+    const read = await until('the plugin has started anew', 30_000, () =>
+      flock()
+        .sh('cut-off', 'cat /data/file')
+        .catch((failure: Error) => (/No such file/.test(failure.message) ? 'EMPTY' : undefined)),
+    );
+    assert.equal(read, 'kept');
+    await flock().docker('volume', 'rm', 'cut-off');
+  });
+
   it('the Docker daemon is killed with live-restore: containers and plugin go on', async () => {
     await flock().killDocker();
     await flock().startDocker(['--live-restore']);

@@ -79,6 +79,8 @@ export function startProcess(world: World, host: Host): Process {
     },
     settings: () => settings,
     clock: { nowMs: clock.nowMs, randomHex: clock.randomHex, sleep: (ms) => clock.sleep(ms, running.signal) },
+    dockerShows: () => Promise.resolve(true),
+    beginAnew: () => {},
     findHolders: (ids) => gate.pass(host.command(async () => holdersOf(host, ids))),
     describeHolder: async (holder) => `container ${holder.containerId}`,
     log,

@@ -63,6 +63,8 @@ export async function createFixture<S extends Storage>(
       ownership: soleOwnership,
       settings: () => fixture.settings,
       clock,
+      dockerShows: () => Promise.resolve(true),
+      beginAnew: () => {},
       findHolders: (ids) => Promise.resolve(new Map([...holders].filter(([id]) => ids.includes(id)))),
       describeHolder: (holder) => Promise.resolve(`container ${holder.containerId}`),
       log: pino({ level: 'silent' }),
