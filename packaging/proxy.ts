@@ -109,8 +109,17 @@ async function haproxyDigest(): Promise<string> {
 async function ensureContainer(docker: Docker, plan: ContainerPlan): Promise<string> {
   const own = (await containersOf(docker)).filter(({ program }) => program === plan.program);
   const present = own.find(({ name }) => name === plan.name);
-  // Predecessors that have ended by now.
-  for (const { id, state, name } of own) if (name !== plan.name && state !== 'running') await docker.run(['rm', id]);
+  // Predecessors that have ended by now, and one that an upgrade which was cut off has left: nobody drives it any more.
+  for (const { id, state, name } of own) {
+    if (name === plan.name) continue;
+    if (state !== 'running') await docker.run(['rm', id]);
+    else if (present !== undefined) await docker.run(['kill', '--signal', 'USR1', id]);
+    else {
+      await docker.run(['rename', id, plan.name]);
+      await docker.run(['update', '--restart', 'always', id]);
+      return await ensureContainer(docker, plan);
+    }
+  }
   if (present?.digest === plan.digest) {
     if (present.state === 'running') return 'is running';
     await docker.run(['start', present.id]);
@@ -134,8 +143,18 @@ async function ensureContainer(docker: Docker, plan: ContainerPlan): Promise<str
 async function overtake(docker: Docker, plan: ContainerPlan, old: Container): Promise<void> {
   await docker.run(['update', '--restart', 'no', old.id]);
   await docker.run(['rename', old.id, `${plan.name}-${old.id.slice(0, 12)}`]);
-  await docker.run(['run', ...plan.args]);
-  await sleep(haproxyStartMs);
+  try {
+    await docker.run(['run', ...plan.args]);
+    await sleep(haproxyStartMs);
+    const state = await docker.run(['inspect', '--format', '{{.State.Running}} {{.RestartCount}}', plan.name]);
+    if (state !== 'true 0')
+      throw new Error('the new HAProxy does not come up ("docker logs flock-haproxy" said why): the old one goes on');
+  } catch (error) {
+    await docker.run(['rm', '-f', plan.name]).catch(() => '');
+    await docker.run(['rename', old.id, plan.name]);
+    await docker.run(['update', '--restart', 'always', old.id]);
+    throw error;
+  }
   await docker.run(['kill', '--signal', 'USR1', old.id]);
 }
 

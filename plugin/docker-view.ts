@@ -9,21 +9,43 @@ import type { DatasetId } from '../controller/model/names.ts';
 export type DockerView = {
   /** Of a dataset that is mounted. True also where nobody can tell: outside a managed plugin, or if no daemon is found. */
   shows(id: DatasetId): Promise<boolean>;
+  /** Whether the daemon has the folder at all that this plugin mounts in; null: nobody can tell. */
+  sharesFolder(): Promise<boolean | null>;
 };
 
 /** `root`: of the file system that this process has as /, as its mount table names it. */
 const managedRoot = /\/plugins\/[0-9a-f]{64}\/rootfs$/;
 
-export function createDockerView(): DockerView {
+/** `folder`: the manifest's propagatedMount, as the plugin sees it. */
+export function createDockerView(folder: string): DockerView {
   let daemon: string | null = null;
+  /** Null: nobody can tell. */
+  async function tables(): Promise<{ readonly own: string; readonly daemons: string } | null> {
+    const own = await tableOf('self');
+    if (!managedRoot.test(rootOf(own))) return null;
+    if (daemon === null || !(await isDaemon(daemon))) daemon = await findDaemon();
+    const daemons = daemon === null ? '' : await tableOf(daemon);
+    return daemons === '' ? null : { own, daemons };
+  }
   return {
     async shows(id) {
-      if (!managedRoot.test(rootOf(await tableOf('self')))) return true;
-      if (daemon === null || !(await isDaemon(daemon))) daemon = await findDaemon();
-      const table = daemon === null ? '' : await tableOf(daemon);
-      return table === '' || isShown(table, id);
+      const found = await tables();
+      return found === null || isShown(found.daemons, id);
+    },
+    async sharesFolder() {
+      const found = await tables();
+      return found === null ? null : isFolderShared(found.own, found.daemons, folder);
     },
   };
+}
+
+/** Whether a plugin's shared folder in the daemon's table is in the group of mounts (shared:N) that the plugin's folder is in. Pure. */
+export function isFolderShared(own: string, daemons: string, folder: string): boolean {
+  const groupOf = (line: string) => / shared:(\d+) /.exec(line)?.[1] ?? null;
+  const pointOf = (line: string) => line.split(' ')[4] ?? '';
+  const group = groupOf(own.split('\n').findLast((line) => pointOf(line) === folder) ?? '');
+  const isSame = (line: string) => shared.test(pointOf(line)) && groupOf(line) === group;
+  return group !== null && daemons.split('\n').some(isSame);
 }
 
 /**

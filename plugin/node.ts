@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
@@ -8,6 +9,7 @@ import { ownsName } from '../controller/model/volume.ts';
 import { createContainers } from './containers.ts';
 import { createDockerView } from './docker-view.ts';
 import { createCommands } from './exec.ts';
+import { watchFolder } from './folder-watch.ts';
 import { findHolders } from './holders.ts';
 import { createLocks } from './locks.ts';
 import type { Member } from './member.ts';
@@ -69,6 +71,17 @@ export function createNode(
   /** Ends the pause before the next attempt at starting. */
   let hurry: () => void = () => undefined;
 
+  const dockerView = createDockerView(dirname(paths.mountRoot));
+  let isEnding = false;
+
+  /** Docker starts a plugin again that ends by itself. */
+  function beginAnew(reason: string): void {
+    if (isEnding) return;
+    isEnding = true;
+    log.error({ event: 'plugin.cut-off', reason }, 'the plugin ends, for Docker to start it anew');
+    setTimeout(() => process.exit(1), beginAnewMs);
+  }
+
   /** Each step is repeated from where it failed. */
   async function start(signal: AbortSignal): Promise<void> {
     await mkdir(paths.folder, { recursive: true, mode: 0o700 });
@@ -97,7 +110,6 @@ export function createNode(
     };
     const containers = createContainers(paths.engineSocket);
     const ownFolders = ownFoldersOf(paths);
-    const dockerView = createDockerView();
     return {
       state: openedState,
       storage,
@@ -110,11 +122,7 @@ export function createNode(
       clock,
       findHolders: (ids: Parameters<Context['findHolders']>[0]) => findHolders(storage, ids, ownFolders),
       dockerShows: dockerView.shows,
-      beginAnew(reason: string) {
-        log.error({ event: 'plugin.cut-off', reason }, 'the plugin ends, for Docker to start it anew');
-        // The answer goes out first. Docker starts a plugin again that ends by itself.
-        setTimeout(() => process.exit(1), beginAnewMs);
-      },
+      beginAnew,
       describeHolder: (holder: Parameters<Context['describeHolder']>[0]) =>
         containers.describe(holder.containerId, holder.pid),
       log,
@@ -234,6 +242,7 @@ export function createNode(
       });
     },
     async run(signal) {
+      const watching = watchFolder(dockerView, () => beginAnew('Docker has taken the shared folder away'), signal);
       while (!signal.aborted) {
         const done = await attempt('start', () => start(signal));
         started = done;
@@ -250,7 +259,7 @@ export function createNode(
         const current = context;
         if (current !== null && !signal.aborted) await attempt('sweep', () => sweep(current, signal));
       }
-      await membership;
+      await Promise.all([membership, watching]);
       context?.usage.stop();
       await context?.storage
         .close()

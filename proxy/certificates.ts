@@ -25,7 +25,8 @@ export type Certificates = {
 
 type Usable = Certificate & { readonly context: SecureContext };
 type Looked = { readonly found: Usable } | { readonly problem: string };
-type FromFile = { readonly mark: string } & Looked;
+/** `tries`: how often the files were found not to fit each other since. */
+type FromFile = { readonly mark: string; readonly tries: number } & Looked;
 type FromStore = { readonly number: number } & Looked;
 
 const filesMs = 5_000;
@@ -98,6 +99,9 @@ export function certificatesOf(listeners: Iterable<Listener>): ReadonlySet<strin
   return names;
 }
 
+/** Looks at two files that do not fit each other before the pair from before is given up. */
+const renewalTries = 3;
+
 async function look(folder: string, name: string, before: FromFile | null, isDue: boolean): Promise<FromFile> {
   if (before !== null && !isDue) return before;
   const paths = [join(folder, `${name}.crt`), join(folder, `${name}.key`)] as const;
@@ -106,12 +110,16 @@ async function look(folder: string, name: string, before: FromFile | null, isDue
     const mark = marks.map(({ ino, size, mtimeNs }) => [ino, size, mtimeNs].join(' ')).join(', ');
     if (before !== null && before.mark === mark) return before;
     const [certificate, key] = await Promise.all([readFile(paths[0], 'utf8'), readFile(paths[1], 'utf8')]);
-    return { mark, ...usable({ certificate, key }, `in ${paths[0]}`) };
+    const looked = usable({ certificate, key }, `in ${paths[0]}`);
+    // One of the two files may have been replaced just now, and the other is about to be.
+    if ('problem' in looked && before !== null && 'found' in before && before.tries < renewalTries)
+      return { ...before, tries: before.tries + 1 };
+    return { mark, tries: 0, ...looked };
   } catch (error) {
     const isMissing = error instanceof Error && 'code' in error && error.code === 'ENOENT';
     const why = isMissing ? `there are no ${paths.join(' and ')} either` : messageOf(error);
     const problem = `there is no certificate ${name} in the store ("flockctl certificate add ${name}" puts it there), and ${why}`;
-    return { mark: problem, problem };
+    return { mark: problem, tries: 0, problem };
   }
 }
 

@@ -160,6 +160,8 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
       if (context === null) done(new Error(`no certificate for "${name}"`));
       else done(null, context);
     });
+    // It never listens itself; without this Node looks after the time-outs of none of its connections.
+    secure.emit('listening');
     const clients = new Set<Socket>();
     async function admit(client: Socket): Promise<void> {
       const header = isBehind ? await readHeader(client, limits.headersMsMax) : null;
@@ -179,7 +181,8 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     server.maxConnections = limits.connectionsPerListenerMax;
     return {
       server,
-      retire: () => secure.closeIdleConnections(),
+      // Closes idle connections, and ends Node's timer.
+      retire: () => void secure.close(() => {}),
       cut() {
         for (const client of clients) client.destroy();
       },

@@ -109,7 +109,9 @@ export function readContainer(inspected: Inspected, nodeAddress: string): LocalC
         .map((one) => ({ label: one.label.slice(0, textCharactersMax), text: one.text.slice(0, textCharactersMax) })),
     },
     pid: state.Pid > 0 ? state.Pid : null,
-    hostsPath: inspected.HostsPath === '' ? null : inspected.HostsPath,
+    // On another container's network it has that one's file, too: what is in there is not its own.
+    hostsPath:
+      inspected.HostsPath === '' || HostConfig.NetworkMode.startsWith('container:') ? null : inspected.HostsPath,
   };
 }
 

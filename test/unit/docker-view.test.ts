@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import type { DatasetId } from '../../controller/model/names.ts';
-import { isShown } from '../../plugin/docker-view.ts';
+import { isFolderShared, isShown } from '../../plugin/docker-view.ts';
+import { watchFolder } from '../../plugin/folder-watch.ts';
 
 describe('what Docker’s daemon sees of mounts', () => {
   const id = 'db.12345678' as DatasetId;
@@ -24,5 +25,31 @@ describe('what Docker’s daemon sees of mounts', () => {
     assert.ok(!shows(line(30, 20, folder), line(40, 30, `${folder}/volumes/${id}`), line(31, 30, folder)));
     assert.ok(!shows(line(30, 20, folder), line(40, 30, `${folder}/volumes/x${id}`)));
     assert.ok(!shows(line(30, 20, '/mnt/propagated-mount'), line(40, 30, `/mnt/propagated-mount/volumes/${id}`)));
+  });
+
+  it('is the folder of the same group of mounts', () => {
+    const own = [root, line(50, 49, '/mnt/flock')].join('\n');
+    assert.ok(isFolderShared(own, line(30, 20, folder), '/mnt/flock'));
+    assert.ok(!isFolderShared(own, line(30, 20, folder).replace('shared:9', 'shared:8'), '/mnt/flock'));
+    assert.ok(!isFolderShared(own, root, '/mnt/flock'));
+    assert.ok(!isFolderShared(root, line(30, 20, folder), '/mnt/flock'));
+  });
+
+  it('is told of when the daemon has it no more, not when it never had it', async () => {
+    const told = async (answers: readonly (boolean | null)[]) => {
+      const rest = [...answers];
+      const ended = new AbortController();
+      let isTold = false;
+      const sharesFolder = async () => {
+        const answer = rest.shift();
+        if (rest.length === 0) ended.abort();
+        return answer ?? null;
+      };
+      await watchFolder({ sharesFolder }, () => (isTold = true), ended.signal);
+      return isTold;
+    };
+    assert.equal(await told([true, null, false]), true);
+    assert.equal(await told([false, false]), false);
+    assert.equal(await told([true, null]), false);
   });
 });

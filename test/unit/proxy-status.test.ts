@@ -149,7 +149,7 @@ describe('what nodes say of a pause', () => {
     );
     assert.equal(
       describeMissing(found),
-      'host-2, host-3 (no proxy has ever run there: "make up" on that host starts it)',
+      'host-2 (its proxy says nothing of it: does the container flock-proxy run there?), host-3 (no proxy has ever run there: "make up" on that host starts it)',
     );
     assert.deepEqual(
       releasedNodes('q', living, documents).map(({ done }) => done),

@@ -57,7 +57,7 @@ function render(
 /** What Linux gives a process is often a million or more, and HAProxy keeps memory for each. */
 const filesMax = 200_000;
 /** Old workers whose connections do not end; the oldest is ended first. */
-const oldWorkersMax = 16;
+const oldWorkersMax = 50;
 /** The longest that HAProxy knows: tunnels are as old as they want to be, dead ones are found out by keep-alive. */
 const tunnelSilence = '24d';
 

@@ -1,4 +1,4 @@
-import { FlockError, hasCode } from '../../../controller/model/errors.ts';
+import { FlockError, hasCode, messageOf } from '../../../controller/model/errors.ts';
 import { type Certificate, certificatesOf } from '../../certificates.ts';
 import { defaultLimits, type GateLimits } from '../../gate/limits.ts';
 import type { Table } from '../../model/table.ts';
@@ -48,6 +48,7 @@ export function createHaproxyLayer(parts: HaproxyParts): Layer {
   let problems: ReadonlyMap<string, string> = new Map();
   let awaySinceMs: number | null = null;
   let sweeping: NodeJS.Timeout | null = null;
+  let refused: { readonly attempt: string; readonly atMs: number; readonly text: string } | null = null;
   let isClosed = false;
   let last: Promise<unknown> = Promise.resolve();
 
@@ -120,10 +121,20 @@ export function createHaproxyLayer(parts: HaproxyParts): Layer {
         'not-ready',
         `HAProxy does not answer at ${layout.masterSocket}: its container (flock-haproxy) is to be started, and comes up with this table`,
       );
-    if (found.some(({ isOld, info }) => !isOld && info.description !== digest)) {
-      await workers.reload();
-      found = await workers.observe();
-    }
+    const current = found.find(({ isOld }) => !isOld);
+    if (current !== undefined && current.info.description !== digest) {
+      // A refused one is not tried again on the same worker: HAProxy counts each try as a reload, and ends workers with too many.
+      const attempt = `${digest} ${current.pid}`;
+      if (refused?.attempt !== attempt || nowMs() - refused.atMs > refusedMs) {
+        refused = await workers.reload().then(
+          () => null,
+          (error: unknown) => ({ attempt, atMs: nowMs(), text: messageOf(error) }),
+        );
+        found = await workers.observe();
+      }
+      // What needs no reload is served all the same; pauses, most of all.
+      if (refused !== null) problems = new Map([...newProblems, ['haproxy', refused.text]]);
+    } else refused = null;
     for (const worker of found) await bring(worker, plan.wanted);
     scheduleSweep(found);
   }
@@ -191,6 +202,8 @@ export function createHaproxyLayer(parts: HaproxyParts): Layer {
 
 /** How long HAProxy may take to come up. */
 const startMsMax = 3_000;
+/** After so long a configuration that was not taken is tried once more: it may have been for want of time. */
+const refusedMs = 30_000;
 /** Old servers have idle connections for some seconds. */
 const sweepMs = 1_000;
 

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { doorPaths } from '../../gate/doors.ts';
 
@@ -19,7 +20,9 @@ export function layoutBelow(folder: string, gateFolder: string) {
     certificate: (name: string) => join(folder, 'certificates', `${name}.pem`),
     /** HAProxy's own, from where it finds the name in TLS's first message to where it ends TLS. */
     inner: join(folder, 'inner'),
-    innerSocket: (port: number, certificate: string) => join(folder, 'inner', `${port}-${certificate}.sock`),
+    // A socket's path has 97 characters at most for HAProxy, and a certificate's name may have 63.
+    innerSocket: (port: number, certificate: string) =>
+      join(folder, 'inner', `${port}-${createHash('sha256').update(certificate).digest('hex').slice(0, 16)}.sock`),
     gateSockets: (protocol: 'http' | 'https' | 'tls', port: number) => doorPaths(gateFolder, port)[protocol],
   } as const;
 }

@@ -58,6 +58,8 @@ const slotPattern = new RegExp(`^(${slotKindNames.join('|')})\\d+u?$`);
 
 export function createWorkers(master: Master, layout: Layout): Workers {
   const known = new Map<number, Worker>();
+  /** Old servers that were tried so far. */
+  let swept = 0;
 
   async function processes(): Promise<Processes> {
     const found = parseProcesses(await master.processes());
@@ -178,7 +180,10 @@ export function createWorkers(master: Master, layout: Layout): Workers {
       const leaving = [...worker.had.servers].flatMap(([backend, servers]) =>
         [...servers].flatMap(([name, { isDisabled }]) => (isDisabled ? [{ backend, name }] : [])),
       );
-      const some = leaving.slice(0, sweepMax);
+      // In turn: those that are busy for long must not keep the others from their turn.
+      const from = leaving.length === 0 ? 0 : swept % leaving.length;
+      const some = [...leaving.slice(from), ...leaving.slice(0, from)].slice(0, sweepMax);
+      swept += some.length;
       const answers = await master.ask(
         worker.pid,
         some.map(({ backend, name }) => commandsOf.removeServer(backend, name)),

@@ -39,8 +39,7 @@ export function createLinks(parts: {
     if (place === undefined || place.pid === null) throw new Error('the container does not run');
     const { pid, hostsPath } = place;
     if (links.some(({ place: { gateway } }) => gateway.includes(':'))) throw new Error('links need an IPv4 network');
-    const network = await readlink(`/proc/${pid}/ns/net`);
-    if (network === (await readlink('/proc/self/ns/net')))
+    if ((await networkOf(pid)) === (await networkOf('self')))
       throw new Error('the container is on the host’s network, whose localhost belongs to the host');
     const text = linkText(links);
     const start = await startOf(pid);
@@ -69,7 +68,8 @@ export function createLinks(parts: {
   async function clear(client: string, { pid, hostsPath }: LocalPlace): Promise<void> {
     const path = hostsPath === null ? null : `${hostRoot}${hostsPath}`;
     const isOurs = done.has(client) || (path !== null && (await hasNames(path)));
-    if (pid !== null && isOurs) {
+    const isHosts = pid !== null && (await networkOf(pid)) === (await networkOf('self'));
+    if (pid !== null && isOurs && !isHosts) {
       await allowLocalhost(pid, false);
       await nft.run(removalText, pid);
     }
@@ -109,6 +109,8 @@ export function createLinks(parts: {
     },
   };
 }
+
+const networkOf = (pid: number | 'self') => readlink(`/proc/${pid}/ns/net`);
 
 /**
  * Names one start of a process (proc(5): the 22nd field of stat). The number of a network is no such name: the next one gets it again as
