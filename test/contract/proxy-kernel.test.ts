@@ -106,9 +106,9 @@ describe('the kernel layer', () => {
   const dockersHosts = '127.0.0.1\tlocalhost\n';
   const hosts = (name: string) => join(net.folder, `hosts-${name}`);
   type Dialled = { readonly index: number; readonly line: string };
-  const dial = (from: keyof Net['hosts'], host: string, port: number, waitMs = 3_000) =>
+  const dial = (from: keyof Net['hosts'], host: string, port: number, waitMs = 10_000) =>
     net.hosts[from].ask<Dialled>('dial', { host, port, waitMs });
-  const say = (from: keyof Net['hosts'], index: number, text: string, waitMs = 3_000) =>
+  const say = (from: keyof Net['hosts'], index: number, text: string, waitMs = 10_000) =>
     net.hosts[from].ask<string>('say', { index, text, waitMs });
   const ending = async (from: keyof Net['hosts'], index: number) =>
     (await net.hosts[from].ask<(string | null)[]>('endings'))[index];

@@ -70,6 +70,9 @@ export function startPluginHost(backend: Backend, settings = 'pool-size=1G'): Pr
   return startPluginHostWith({ backend, settings });
 }
 
+/** One second apart. */
+const cutOffTries = 20;
+
 export async function startPluginHostWith(options: PluginHostOptions): Promise<PluginHost> {
   const { backend, name = `flock-${backend}`, settings = 'pool-size=1G', dockerOptions = [] } = options;
   const disk = options.disk ?? (await mkdtemp(join(tmpdir(), `flock-${backend}-`)));
@@ -125,20 +128,19 @@ export async function startPluginHostWith(options: PluginHostOptions): Promise<P
     },
     docker,
     dockerError: (...args) => failure(docker(...args)),
-    sh: (volume, script, ...options) =>
-      docker(
-        'run',
-        '--rm',
-        '--network=none',
-        ...options,
-        '--volume-driver=flock',
-        '-v',
-        `${volume}:/data`,
-        image,
-        'sh',
-        '-c',
-        script,
-      ),
+    async sh(volume, script, ...options) {
+      const mounting = ['--network=none', ...options, '--volume-driver=flock', '-v', `${volume}:/data`];
+      for (let tries = 1; ; tries += 1) {
+        try {
+          return await docker('run', '--rm', ...mounting, image, 'sh', '-c', script);
+        } catch (error) {
+          // The daemon was killed before, and has taken the plugin's folder away: it is there again when the plugin is.
+          const isCutOff = error instanceof Error && error.message.includes('does not see what flock mounts');
+          if (!isCutOff || tries === cutOffTries) throw error;
+          await sleep(1_000);
+        }
+      }
+    },
     flockctl,
     flockctlError: (...args) => failure(flockctl(...args)),
     json: async (...args) => JSON.parse(await flockctl('--output', 'json', ...args)),
