@@ -1,5 +1,5 @@
-import { type StdioOptions, spawn } from 'node:child_process';
-import { closeSync, globSync, openSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { globSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -23,11 +23,6 @@ type Suite = {
   readonly needsPlugin: boolean;
   readonly testTimeoutMs: number;
   readonly suiteTimeoutMs: number;
-  /**
-   * `beside`: it runs while others do, with what they leave of the processors, and is shown when its turn comes. `alone`: it waits until
-   * no other runs, because faults and time-outs of real daemons are what it is about.
-   */
-  readonly company?: 'beside' | 'alone';
 };
 
 type Result = { readonly passed: number; readonly failed: number; readonly skipped: number };
@@ -35,7 +30,7 @@ type Result = { readonly passed: number; readonly failed: number; readonly skipp
 const minuteMs = 60_000;
 
 const suites: readonly Suite[] = [
-  { name: 'unit', packages: [], needs: null, needsPlugin: false, testTimeoutMs: 10_000, suiteTimeoutMs: 3 * minuteMs },
+  { name: 'unit', packages: [], needs: null, needsPlugin: false, testTimeoutMs: 10_000, suiteTimeoutMs: 6 * minuteMs },
   {
     name: 'simulation',
     packages: [],
@@ -59,7 +54,6 @@ const suites: readonly Suite[] = [
     needsPlugin: true,
     testTimeoutMs: 4 * minuteMs,
     suiteTimeoutMs: 30 * minuteMs,
-    company: 'alone',
   },
   {
     name: 'cluster',
@@ -68,7 +62,6 @@ const suites: readonly Suite[] = [
     needsPlugin: true,
     testTimeoutMs: 4 * minuteMs,
     suiteTimeoutMs: 40 * minuteMs,
-    company: 'alone',
   },
   {
     name: 'openzfs',
@@ -77,7 +70,6 @@ const suites: readonly Suite[] = [
     needsPlugin: true,
     testTimeoutMs: 55 * minuteMs,
     suiteTimeoutMs: 75 * minuteMs,
-    company: 'beside',
   },
 ];
 
@@ -94,19 +86,9 @@ async function main(args: readonly string[]): Promise<number> {
   const folder = await mkdtemp(join(tmpdir(), 'flock-test-'));
   const results: Result[] = [];
   try {
-    const isBeside = ({ company }: Suite) => company === 'beside' && chosen.length > 1;
-    const logOf = ({ name }: Suite) => join(folder, `${name}.log`);
-    const running = new Map(
-      chosen
-        .filter((suite) => isBeside(suite) && !isRefused(suite))
-        .map((suite) => [suite, run(suite, folder, logOf(suite))]),
-    );
     for (const suite of chosen) {
-      if (suite.company === 'alone') await Promise.all(running.values());
       console.log(`\n== ${suite.name} ==`);
-      const result = await (running.get(suite) ?? (isRefused(suite) ? refuse(suite) : run(suite, folder, null)));
-      if (running.has(suite)) console.log(await readFile(logOf(suite), 'utf8'));
-      results.push(result);
+      results.push(await (isRefused(suite) ? refuse(suite) : run(suite, folder)));
     }
   } finally {
     await rm(folder, { recursive: true });
@@ -147,10 +129,9 @@ async function prepare(suite: Suite): Promise<void> {
   }
 }
 
-/** `log`: a file for what it prints; null: it prints as it runs. */
-async function run(suite: Suite, folder: string, log: string | null): Promise<Result> {
+async function run(suite: Suite, folder: string): Promise<Result> {
   const resultFile = join(folder, `${suite.name}.json`);
-  const status = await runInNamespace(suite, resultFile, log);
+  const status = await runInNamespace(suite, resultFile);
   const text = await readFile(resultFile, 'utf8').catch(() => null);
   if (text !== null) return JSON.parse(text);
   console.log(`the ${suite.name} tests ended without a result (${status})`);
@@ -158,7 +139,7 @@ async function run(suite: Suite, folder: string, log: string | null): Promise<Re
 }
 
 /** Answers how the process ended. Whatever it started dies with its process namespace. */
-function runInNamespace(suite: Suite, resultFile: string, log: string | null): Promise<string> {
+function runInNamespace(suite: Suite, resultFile: string): Promise<string> {
   const self = [process.execPath, join(here, 'run.ts'), '--in-process', suite.name, resultFile];
   const isolation = [
     'unshare',
@@ -170,15 +151,10 @@ function runInNamespace(suite: Suite, resultFile: string, log: string | null): P
     '--fork',
     '--kill-child',
   ];
-  const patient = log === null ? [] : ['nice', '-n', '15'];
-  const [file = '', ...args] = [...patient, ...(suite.needs === 'root' ? isolation : []), ...self];
-  const output = log === null ? null : openSync(log, 'w');
+  const [file = '', ...args] = suite.needs === 'root' ? [...isolation, ...self] : self;
   return new Promise((done) => {
-    const stdio: StdioOptions = output === null ? 'inherit' : ['ignore', output, output];
-    const child = spawn(file, args, { stdio, timeout: suite.suiteTimeoutMs, killSignal: 'SIGKILL' });
+    const child = spawn(file, args, { stdio: 'inherit', timeout: suite.suiteTimeoutMs, killSignal: 'SIGKILL' });
     child.on('error', (error) => done(error.message));
-    // The child has its own.
-    if (output !== null) closeSync(output);
     child.on('exit', (code, signal) =>
       done(
         signal === null
