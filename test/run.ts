@@ -25,7 +25,13 @@ type Suite = {
   readonly suiteTimeoutMs: number;
 };
 
-type Result = { readonly passed: number; readonly failed: number; readonly skipped: number };
+type Result = {
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+  /** A line for each failure. */
+  readonly failures: readonly string[];
+};
 
 const minuteMs = 60_000;
 
@@ -97,7 +103,10 @@ async function main(args: readonly string[]): Promise<number> {
     passed: sum.passed + result.passed,
     failed: sum.failed + result.failed,
     skipped: sum.skipped + result.skipped,
+    failures: [...sum.failures, ...result.failures],
   }));
+  // Once more, as a log's end is what is kept of it.
+  for (const failure of total.failures) console.log(`failed: ${failure}`);
   console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
   if (total.failed > 0 || total.passed === 0) return 1;
   return total.skipped > 0 && process.env['SKIPS'] === 'refuse' ? 1 : 0;
@@ -116,7 +125,7 @@ function isRefused({ needs }: Suite): boolean {
 async function refuse(suite: Suite): Promise<Result> {
   const { passed } = await runMocha(suite, true);
   console.log(`skipped: the ${suite.name} tests mount file systems and start daemons, which needs root`);
-  return { passed: 0, failed: 0, skipped: passed };
+  return { passed: 0, failed: 0, skipped: passed, failures: [] };
 }
 
 /** All that changes the machine or the build, before any test runs. */
@@ -134,8 +143,8 @@ async function run(suite: Suite, folder: string): Promise<Result> {
   const status = await runInNamespace(suite, resultFile);
   const text = await readFile(resultFile, 'utf8').catch(() => null);
   if (text !== null) return JSON.parse(text);
-  console.log(`the ${suite.name} tests ended without a result (${status})`);
-  return { passed: 0, failed: 1, skipped: 0 };
+  const failure = `the ${suite.name} tests ended without a result (${status})`;
+  return { passed: 0, failed: 1, skipped: 0, failures: [failure] };
 }
 
 /** Answers how the process ended. Whatever it started dies with its process namespace. */
@@ -178,11 +187,15 @@ async function runMocha(suite: Suite, dryRun: boolean): Promise<Result> {
   if (grep !== undefined) mocha.grep(grep);
   for (const file of globSync(join(here, suite.name, '**/*.test.ts')).sort()) mocha.addFile(resolve(file));
   await mocha.loadFilesAsync();
+  const failures: string[] = [];
   const runner = await new Promise<Mocha.Runner>((done) => {
     const started = mocha.run(() => done(started));
+    started.on('fail', (test, error) => {
+      failures.push(`${suite.name}: ${test.fullTitle()}: ${String(error.message).slice(0, 300).replaceAll('\n', ' ')}`);
+    });
   });
-  const { passes = 0, failures = 0, pending = 0 } = runner.stats ?? {};
-  return { passed: passes, failed: failures, skipped: pending };
+  const { passes = 0, failures: failed = 0, pending = 0 } = runner.stats ?? {};
+  return { passed: passes, failed, skipped: pending, failures };
 }
 
 process.exit(await main(process.argv.slice(2)));
