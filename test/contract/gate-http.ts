@@ -39,7 +39,8 @@ export function gateHttp(context: Context): void {
     // http-proxy without an agent opens one per request.
     const { port, backend } = await served(context, (_req, res) => res.end('ok'));
     for (let index = 0; index < 10; index += 1) assert.equal((await ask(port)).body, 'ok');
-    assert.equal(backend.connections(), 1);
+    // Each of HAProxy's threads may have one of its own, and one more where one is just being given back.
+    assert.ok(backend.connections() <= 4, `${backend.connections()} connections`);
   });
 
   it('keeps the path as it came', async () => {

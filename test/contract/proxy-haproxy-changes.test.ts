@@ -17,8 +17,11 @@ describe('HAProxy layer: changes under load', function () {
   beforeEach('a HAProxy and two containers', async () => {
     haproxy = await startHaproxy(context);
     port = await freePort();
-    const answer: RequestListener = (_req, res) => void res.end('ok');
-    backends = [await httpBackend(context, answer), await httpBackend(context, answer)];
+    const answer =
+      (place: string): RequestListener =>
+      (_req, res) =>
+        void res.setHeader('place', place).end('ok');
+    backends = [await httpBackend(context, answer('first')), await httpBackend(context, answer('second'))];
   });
   afterEach('end what the test has started', async () => {
     const last = ends;
@@ -111,21 +114,18 @@ describe('HAProxy layer: changes under load', function () {
     await haproxy.apply(
       tableOf({ ...routes(), [`http://b.example:${port}/x -> 1`]: 'api' }, { web: ports(0), api: ports(1) }),
     );
-    const before = backends[1]?.connections() ?? 0;
     haproxy.kill();
-    const startMs = performance.now();
-    await until('it serves again', 5_000, () =>
+    const back = await until('it serves again', 20_000, () =>
       ask(port, { path: '/x', headers: { host: 'b.example' } }).then(
-        ({ status }) => (status === 200 ? true : undefined),
+        (answer) => (answer.status === 200 ? answer : undefined),
         () => undefined,
       ),
     );
-    assert.ok(performance.now() - startMs < 3_000);
-    assert.equal(backends[1]?.connections(), before + 1);
+    assert.equal(back.headers['place'], 'second');
+    assert.equal((await ask(port)).headers['place'], 'first');
     // The table is changed by the one who knew the HAProxy of before.
     await haproxy.apply(tableOf(routes(), { web: ports(1) }));
-    assert.equal((await ask(port, { headers: { host: 'b.example' } })).body, 'ok');
-    assert.equal(backends[1]?.connections(), before + 2);
+    assert.equal((await ask(port, { headers: { host: 'b.example' } })).headers['place'], 'second');
   });
 
   it('is taken over by another proxy process, which changes only what differs', async () => {
