@@ -19,6 +19,7 @@ const nodes = Array.from({ length: nodeCount }, (_, index): PlacementNode => {
     port: 1,
     labels: { dc: `dc${dc}`, rack: `r${Math.floor(index / 4) % 25}` },
     cordoned: false,
+    draining: false,
     format: 'zfs',
     joinedAtMs: 0,
     alive: true,

@@ -9,7 +9,7 @@ import { sizeOr } from './volume-commands.ts';
 
 const columns: readonly Column<NodeView>[] = [
   { title: 'NAME', value: (node) => node.name },
-  { title: 'STATE', value: (node) => `${node.alive ? 'up' : 'DOWN'}${node.cordoned ? ', cordoned' : ''}` },
+  { title: 'STATE', value: stateOf },
   { title: 'ADDRESS', value: (node) => formatPeerAddress(node) },
   { title: 'POOL', value: (node) => node.format },
   { title: 'FREE', value: (node) => sizeOr(node.freeBytes, '-'), right: true },
@@ -67,6 +67,10 @@ export function addNodeCommands(program: Command, session: () => Session): void 
 async function change({ client, print }: Session, name: string, body: unknown): Promise<void> {
   const changed = await client.send('PATCH', path`/v1/nodes/${name}`, body, nodeView);
   print(changed, () => formatTable([changed], columns));
+}
+
+function stateOf({ alive, cordoned, draining }: NodeView): string {
+  return `${alive ? 'up' : 'DOWN'}${draining ? ', draining' : cordoned ? ', cordoned' : ''}`;
 }
 
 function labels(node: NodeView): string {

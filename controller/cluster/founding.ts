@@ -74,7 +74,7 @@ export async function initCluster(
 
 export function nodeDoc(host: Pick<Host, 'format'>, request: MemberRequest, nowMs: number): NodeDoc {
   const { name, address, port, labels } = request;
-  return { name, address, port, labels, cordoned: false, format: host.format(), joinedAtMs: nowMs };
+  return { name, address, port, labels, cordoned: false, draining: false, format: host.format(), joinedAtMs: nowMs };
 }
 
 /** `key`: the node's own. */

@@ -116,7 +116,7 @@ export async function admit(
   nowMs: number,
 ): Promise<AskAnswer> {
   const { secret, keyFingerprint, node } = parseAsk(body);
-  const doc: NodeDoc = { ...node, cordoned: false, joinedAtMs: nowMs };
+  const doc: NodeDoc = { ...node, cordoned: false, draining: false, joinedAtMs: nowMs };
   const use = { secret, node: node.name, keyFingerprint };
   if ((await useToken(store, use, nowMs, () => additions(store, doc))) === 'repeated') await admitAgain(store, doc);
   return { caKey: identity.caKey };

@@ -59,6 +59,11 @@ export function cordonNode(store: Store, name: string, cordoned: boolean): Promi
   return changeNode(store, name, (doc) => ({ ...doc, cordoned }));
 }
 
+/** A draining node is to lose what it has: the owners of its copies make them elsewhere, its own volumes are moved by its controller. */
+export function drainNode(store: Store, name: string, draining: boolean): Promise<void> {
+  return changeNode(store, name, (doc) => ({ ...doc, draining, cordoned: draining }));
+}
+
 /**
  * Takes a dead node that owns nothing out of the cluster; with `force` also one that is to hold copies, which their owners then make
  * elsewhere. Never one that may be the last to have a volume.

@@ -76,6 +76,7 @@ export const nodeView = z.object({
   port: z.number(),
   alive: z.boolean(),
   cordoned: z.boolean(),
+  draining: z.boolean().default(false),
   labels: z.record(z.string(), z.string()),
   format: z.string(),
   joinedAtMs: time,
@@ -144,6 +145,8 @@ export const tokenBody = z.strictObject({ uses: z.int().default(1), ttlMs: z.int
 export const nodeBody = z.strictObject({
   labels: z.array(z.string()).optional(),
   cordoned: z.boolean().optional(),
+  /** A draining node is cordoned too, and loses what it has. */
+  draining: z.boolean().optional(),
 });
 
 /** A copy of a volume on another node, as the volume's owner sees it. */
@@ -175,3 +178,36 @@ export type StashView = z.infer<typeof stashView>;
 
 export const stashRestoreBody = z.object({ name: z.string() });
 export const failoverBody = z.object({ node: z.string().nullable(), force: z.boolean() });
+
+/**
+ * Hands several idle volumes of the node that is asked to another one, together with changes of other documents, in one transaction.
+ * `volumes`: names. `index`: of the store, null where the document is to be made. `deadlineMs`: from now on.
+ */
+export const handoverBody = z.strictObject({
+  to: z.string(),
+  volumes: z.array(z.string()).min(1),
+  operations: z.array(z.strictObject({ key: z.string(), value: z.string(), index: z.string().nullable() })).default([]),
+  deadlineMs: z.int().min(1_000).max(100_000).default(20_000),
+});
+export type HandoverBody = z.infer<typeof handoverBody>;
+/** `epoch`: the new one. */
+export const handoverView = z.object({ volumes: z.array(z.object({ name: z.string(), epoch: z.number() })) });
+export type HandoverView = z.infer<typeof handoverView>;
+
+/** Brings the node `to` a copy of a volume of the node that is asked, used or not. Asked again and again; see copyRoundView. */
+export const copyBody = z.strictObject({ volume: z.string(), to: z.string() });
+/**
+ * `done`: the node has now what the volume was at some time after the call before this one; the next call begins another round. Within
+ * half a second otherwise `running`. `sentBytes`, `totalBytes` (null: not known): of what is being sent; `roundMs`: how long this
+ * round took, null while it runs.
+ */
+export const copyRoundView = z.object({
+  state: z.enum(['running', 'done']),
+  sentBytes: bytes,
+  totalBytes: bytes.nullable(),
+  roundMs: z.number().nonnegative().nullable(),
+});
+export type CopyRoundView = z.infer<typeof copyRoundView>;
+/** What a copy would take: `bytes` null where that can't be told. `hasCopy`: something is there, so that only the difference is sent. */
+export const copyEstimateView = z.object({ hasCopy: z.boolean(), bytes: bytes.nullable() });
+export type CopyEstimateView = z.infer<typeof copyEstimateView>;

@@ -38,7 +38,10 @@ export type NodeDoc = {
   readonly port: number;
   /** `dc` and `rack` are labels like any other; placement knows them. */
   readonly labels: Readonly<Record<string, string>>;
+  /** It gets no new volumes and copies. */
   readonly cordoned: boolean;
+  /** It is to be emptied: it may hold no copies, and its volumes are moved away. */
+  readonly draining: boolean;
   /** Copies can only be exchanged between nodes of one format. */
   readonly format: StreamFormat;
   readonly joinedAtMs: number;
@@ -103,6 +106,8 @@ const nodeSchema: z.ZodType<NodeDoc> = z.object({
   port: count,
   labels,
   cordoned: z.boolean(),
+  // Documents from before nodes could be drained have none.
+  draining: z.boolean().default(false),
   format: z.enum(['zfs', 'btrfs']),
   joinedAtMs: count,
 });

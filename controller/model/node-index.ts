@@ -92,7 +92,7 @@ export function prepareNodes(nodes: readonly PlacementNode[], limits: PlacementL
       roomBytes: roomOf(doc.space, limits),
     };
   });
-  const open = indexed.filter(({ doc }) => doc.alive && !doc.cordoned && doc.space !== null);
+  const open = indexed.filter(({ doc }) => doc.alive && !doc.cordoned && !doc.draining && doc.space !== null);
   return {
     limits,
     byName: new Map(indexed.map((node) => [node.doc.name, node])),

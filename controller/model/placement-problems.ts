@@ -46,6 +46,7 @@ function exclusionOf(
   { limits }: NodeIndex,
 ): string {
   if (!doc.alive) return 'is dead';
+  if (doc.draining) return 'is being drained';
   if (doc.cordoned) return 'is cordoned';
   if (doc.format !== owner.doc.format) return `keeps volumes on ${doc.format}, the owner on ${owner.doc.format}`;
   if (!meetsConditions(doc, { nodes: options.nodes, locality: null })) return 'is not one of the nodes chosen';

@@ -48,8 +48,8 @@ const nothing: readonly never[] = [];
  * Where the copies of a volume belong: `replicas` of them in the owner's data center, in racks of their own where there are enough,
  * and `remote-replicas` in other data centers, each in another one where there are enough (docs/design.md, "Placement").
  *
- * Copies stay where they are unless the volume's conditions or the stream format forbid it or they are too many: a better place
- * is no reason to send a volume through the network. So are a full pool and a cordon: they only keep new copies away. A dead node is
+ * Copies stay where they are unless the volume's conditions or the stream format forbid it, their node is drained or they are too
+ * many: a better place is no reason to send a volume through the network. So are a full pool and a cordon: they only keep new copies away. A dead node is
  * waited for before another copy is made, unless no living up-to-date copy is left. Something is taken away only when everything
  * that stays is up to date.
  *
@@ -73,7 +73,7 @@ function wantedOf(options: PlacementVolume['options'], { limits }: NodeIndex) {
 
 /** Whether a copy may be there at all. */
 function mayHold(node: IndexedNode, owner: IndexedNode, options: PlacementVolume['options']): boolean {
-  return node.doc.format === owner.doc.format && meetsConditions(node.doc, options);
+  return !node.doc.draining && node.doc.format === owner.doc.format && meetsConditions(node.doc, options);
 }
 
 /** The usual case: all that is wanted is there and lives. */
@@ -224,6 +224,7 @@ function addReason(tier: Tier, urgent: boolean, dead: readonly Member[]): string
 }
 
 function forbiddenReason({ node }: Member, owner: IndexedNode): string {
+  if (node.doc.draining) return 'its node is being drained';
   return node.doc.format === owner.doc.format
     ? "the volume's nodes or locality do not allow it there"
     : `its node keeps volumes on ${node.doc.format}, the owner on ${owner.doc.format}`;

@@ -7,7 +7,14 @@ import {
   readHostFacts,
 } from '../../controller/cluster/host-defaults.ts';
 import { joinCluster } from '../../controller/cluster/joining.ts';
-import { cordonNode, labelNode, listNodes, removeNode, viewNode } from '../../controller/cluster/membership.ts';
+import {
+  cordonNode,
+  drainNode,
+  labelNode,
+  listNodes,
+  removeNode,
+  viewNode,
+} from '../../controller/cluster/membership.ts';
 import { viewStatus } from '../../controller/cluster/status.ts';
 import { createToken, tokenTtlMsDefault } from '../../controller/cluster/tokens.ts';
 import {
@@ -152,10 +159,11 @@ export function clusterRoutes(deps: ClusterDeps): Router {
   router.patch(
     '/v1/nodes/:name',
     answering(async (request) => {
-      const { labels, cordoned } = parseBody(nodeBody, request);
+      const { labels, cordoned, draining } = parseBody(nodeBody, request);
       const { store } = member();
       const name = param(request, 'name');
       if (labels !== undefined) await labelNode(store, name, parseLabelChanges(labels));
+      if (draining !== undefined) await drainNode(store, name, draining);
       if (cordoned !== undefined) await cordonNode(store, name, cordoned);
       return viewNode(store, name);
     }),

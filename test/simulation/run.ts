@@ -124,6 +124,7 @@ async function tellNodes(world: World): Promise<void> {
       port: 1,
       labels: {},
       cordoned: false,
+      draining: false,
       format: 'zfs',
       joinedAtMs: 0,
     }),

@@ -16,6 +16,7 @@ export const node = (name: string, change: NodeChange = {}): PlacementNode => ({
   port: 1,
   labels: {},
   cordoned: false,
+  draining: false,
   format: 'zfs',
   joinedAtMs: 0,
   alive: true,

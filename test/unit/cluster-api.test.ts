@@ -96,6 +96,10 @@ describe('the API of a cluster', () => {
     const changed = await one.ask('PATCH', '/v1/nodes/node-1', { labels: ['rack=r7'], cordoned: true });
     const { labels, cordoned } = nodeView.parse(changed);
     assert.deepEqual([labels, cordoned], [{ rack: 'r7' }, true]);
+    const drained = nodeView.parse(await one.ask('PATCH', '/v1/nodes/node-1', { draining: true }));
+    assert.deepEqual([drained.draining, drained.cordoned], [true, true]);
+    const back = nodeView.parse(await one.ask('PATCH', '/v1/nodes/node-1', { draining: false, cordoned: true }));
+    assert.deepEqual([back.draining, back.cordoned], [false, true]);
     refused(await one.ask('PATCH', '/v1/nodes/node-1', { labels: ['Rack=r7'] }), 400, 'invalid-option');
     refused(await one.ask('PATCH', '/v1/nodes/node-1', { label: 'rack=r7' }), 400, 'invalid-request');
     refused(await one.ask('PATCH', '/v1/nodes/node-2', { cordoned: true }), 404, 'node-not-found');

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { fingerprintOf, keyFingerprintOf, makeAuthority, makeKey } from '../../controller/cluster/ca.ts';
 import { initCluster, type MemberRequest } from '../../controller/cluster/founding.ts';
 import { type AskBody, admit, joinCluster } from '../../controller/cluster/joining.ts';
-import { cordonNode, labelNode, listNodes, removeNode } from '../../controller/cluster/membership.ts';
+import { cordonNode, drainNode, labelNode, listNodes, removeNode } from '../../controller/cluster/membership.ts';
 import { viewStatus } from '../../controller/cluster/status.ts';
 import { createToken, formatToken, parseToken, tokenTtlMsDefault } from '../../controller/cluster/tokens.ts';
 import { decodeNode, keys, type VolumeDoc } from '../../controller/model/cluster.ts';
@@ -281,6 +281,19 @@ describe('nodes', () => {
     const [one, two] = await listNodes(hosts.store);
     assert.deepEqual([one?.alive, one?.version, one?.freeBytes, one?.volumes, one?.copies], [false, null, null, 0, 1]);
     assert.deepEqual([two?.alive, two?.version, two?.freeBytes, two?.volumes, two?.copies], [true, '1.0.0', 5, 1, 0]);
+  });
+
+  it('are drained, which cordons them too, and know nothing of it in documents of before', async () => {
+    await clusterOfTwo();
+    const one = async () => (await listNodes(hosts.store))[0];
+    await drainNode(hosts.store, 'node-1', true);
+    assert.deepEqual([(await one())?.draining, (await one())?.cordoned], [true, true]);
+    await drainNode(hosts.store, 'node-1', false);
+    assert.deepEqual([(await one())?.draining, (await one())?.cordoned], [false, false]);
+    await rejects(drainNode(hosts.store, 'node-9', true), 'node-not-found');
+    const entry = await hosts.store.get(keys.node(parseNodeName('node-1')));
+    const { draining: _draining, ...old } = JSON.parse(entry?.value ?? '{}');
+    assert.equal(decodeNode(JSON.stringify(old)).draining, false);
   });
 
   it('are labelled and cordoned', async () => {

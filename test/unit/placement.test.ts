@@ -87,6 +87,31 @@ describe('placement', () => {
     assert.equal(alone.problems.length, 1);
   });
 
+  it('empties a draining node: makes the copies elsewhere, then takes them away', () => {
+    const drained = (...names: string[]) =>
+      ['a', 'b', 'c'].map((name) => node(name, { draining: names.includes(name), cordoned: names.includes(name) }));
+    assert.deepEqual(stepsOf(drained('b'), volume({}, ['b'])), ['add c']);
+    assert.deepEqual(stepsOf(drained('b'), volume({}, ['b', 'c?'])), []);
+    assert.match(
+      place(drained('b'), volume({}, ['b', 'c?']))
+        .waiting.map(({ reason }) => reason)
+        .join(),
+      /the copy on b stays until the others are up to date/,
+    );
+    assert.deepEqual(place(drained('b'), volume({}, ['b', 'c'])).steps, [
+      { kind: 'remove', node: 'b', reason: 'its node is being drained' },
+    ]);
+    assert.deepEqual(stepsOf(drained('a'), volume({}, ['b'])), [], 'the owner is drained, not the copies');
+    const nowhere = place(drained('b', 'c'), volume({}, ['b']));
+    assert.deepEqual(nowhere.steps, [], 'the last copy stays');
+    assert.match(nowhere.problems.join(), /1 of 1 local copies has no place: c is being drained/);
+  });
+
+  it('puts no copy on a draining node, though it is not cordoned', () => {
+    const nodes = [node('a'), node('b', { draining: true }), node('c')];
+    assert.deepEqual(place(nodes, volume({})).replicas, ['c']);
+  });
+
   it('changes one copy at a time', () => {
     const nodes = ['a', 'b', 'c', 'd'].map((name) => node(name));
     const of = (replicas: string[]) => place(nodes, volume({ replicas: '3' }, replicas));
