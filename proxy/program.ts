@@ -2,20 +2,20 @@ import { readFile } from 'node:fs/promises';
 import type { RequestListener, Server } from 'node:http';
 import type { SecureContext } from 'node:tls';
 import type { Logger } from 'pino';
+import { createDockerSource, type DockerSource, type Listed } from '../controller/docker/source.ts';
+import { createDockerWatch, type DockerTimes } from '../controller/docker/watch.ts';
 import { versionView } from '../controller/model/api.ts';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
 import { listen } from '../controller/server/listen.ts';
 import type { ProxyApiParts } from './api/parts.ts';
 import { type Certificate, createCertificates } from './certificates.ts';
-import { createDockerSource, type DockerSource, type Listed } from './docker/source.ts';
-import { createDockerWatch, type DockerTimes } from './docker/watch.ts';
 import { createHomes, type HomesParts } from './documents/home.ts';
 import { createDrains } from './drains.ts';
 import { createObserver, readFigures, routeNames, unserved } from './figures.ts';
 import type { Observe } from './gate/observe.ts';
 import { createProxyMetrics } from './metrics.ts';
 import { isCalled } from './model/collect.ts';
-import { hasOurLabels, type LocalContainer } from './model/containers.ts';
+import { hasOurLabels, inspectedSchema, type LocalContainer } from './model/containers.ts';
 import type { ProxyPaths } from './paths.ts';
 import { readSaved } from './saved.ts';
 import { createSaver } from './saver.ts';
@@ -85,6 +85,7 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
     (serving.last()?.documents.links.some(({ container }) => isCalled({ id, name }, container)) ?? false);
   const docker = createDockerWatch({
     source: parts.docker ?? createDockerSource(paths.engineSocket),
+    schema: inspectedSchema,
     isWanted,
     onChange: () => serving.wake(),
     log,

@@ -1,11 +1,11 @@
 import { rm } from 'node:fs/promises';
 import { loadIdentity } from '../controller/cluster/files.ts';
+import { createDockerSource } from '../controller/docker/source.ts';
 import { messageOf } from '../controller/model/errors.ts';
 import { openEmbeddedStore } from '../controller/store/embedded.ts';
 import { openStore } from '../controller/store/opening.ts';
 import { type Operation, storeLimits } from '../controller/store/store.ts';
 import { createCommands } from '../plugin/exec.ts';
-import { createDockerSource } from './docker/source.ts';
 import { ownAlone } from './documents/home.ts';
 import { inspectedSchema, readContainer } from './model/containers.ts';
 import { proxyKeys } from './model/keys.ts';

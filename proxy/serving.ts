@@ -1,16 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
+import type { DockerWatch } from '../controller/docker/watch.ts';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
 import type { NodeName } from '../controller/model/names.ts';
 import { createLatch } from '../controller/store/latch.ts';
 import type { Store } from '../controller/store/store.ts';
 import { type Certificates, certificatesOf } from './certificates.ts';
 import { type Base, type Composed, compose, problemsOf } from './composing.ts';
-import type { DockerWatch } from './docker/watch.ts';
 import type { Home } from './documents/home.ts';
 import type { Drains } from './drains.ts';
 import { type Collected, collect, nextPauseEndMs } from './model/collect.ts';
-import { type ContainerDoc, type LocalContainer, readContainer } from './model/containers.ts';
+import { type ContainerDoc, type Inspected, type LocalContainer, readContainer } from './model/containers.ts';
 import { type ProxyNodeDoc, proxyKeys } from './model/keys.ts';
 import { noPorts, type PortState } from './model/ports.ts';
 import type { Seen } from './model/status.ts';
@@ -49,7 +49,7 @@ export type Serving = {
 
 export type ServingParts = {
   readonly stack: Pick<Stack, 'apply' | 'problems' | 'pauses' | 'generation'>;
-  readonly docker: Pick<DockerWatch, 'containers' | 'problem' | 'wake'>;
+  readonly docker: Pick<DockerWatch<Inspected>, 'containers' | 'problem' | 'wake'>;
   readonly home: () => Home | null;
   readonly certificates: Certificates;
   readonly drains: Drains;

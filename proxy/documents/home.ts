@@ -3,6 +3,7 @@ import { stat } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { defaultAddress, defaultNodeName, readHostFacts } from '../../controller/cluster/host-defaults.ts';
+import { type MembershipParts, type Place, watchPlace } from '../../controller/cluster/place.ts';
 import { messageOf } from '../../controller/model/errors.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
 import { openEmbeddedStore } from '../../controller/store/embedded.ts';
@@ -12,7 +13,6 @@ import type { Documents } from '../model/collect.ts';
 import { parseIp } from '../model/names.ts';
 import type { OwnNode } from '../model/own.ts';
 import { carry, madeOf, moveMade } from './carrying.ts';
-import { type MembershipParts, type Place, watchPlace } from './membership.ts';
 import { createPublisher, type Publisher } from './publisher.ts';
 import { createStoreView, type StoreView } from './view.ts';
 

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import pino from 'pino';
+import type { DockerEvent, DockerSource } from '../../controller/docker/source.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
 import { createMemoryStore, type MemoryStore } from '../../controller/store/memory.ts';
-import type { DockerEvent, DockerSource } from '../../proxy/docker/source.ts';
 import type { Pause } from '../../proxy/model/records.ts';
 import { emptyTable, type Table } from '../../proxy/model/table.ts';
 import type { Drained, Stack } from '../../proxy/stack/stack.ts';
@@ -54,7 +54,7 @@ export function createFakeDocker(): FakeDocker {
     containers,
     asked,
     changed(id) {
-      queue.push({ kind: 'changed', container: id });
+      queue.push({ kind: 'changed', container: id, action: 'start', signal: null });
       wake();
     },
     away(next) {

@@ -1,8 +1,14 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { containerOf, linesOf } from '../../proxy/docker/events.ts';
-import { createDockerWatch, type DockerWatch } from '../../proxy/docker/watch.ts';
-import { containerSchema, hasOurLabels, inspectedSchema, readContainer } from '../../proxy/model/containers.ts';
+import { eventOf, linesOf } from '../../controller/docker/events.ts';
+import { createDockerWatch, type DockerWatch } from '../../controller/docker/watch.ts';
+import {
+  containerSchema,
+  hasOurLabels,
+  type Inspected,
+  inspectedSchema,
+  readContainer,
+} from '../../proxy/model/containers.ts';
 import { decode } from '../../proxy/model/records.ts';
 import { createFakeDocker, dockerAnswer, type FakeDocker, here, idOf, silent } from '../support/proxy-fakes.ts';
 import { until } from '../support/until.ts';
@@ -78,17 +84,23 @@ describe('Docker’s events', () => {
     assert.deepEqual(lines, ['{"a":"ü"}', '{"b":1}']);
   });
 
-  it('name the container, also those of networks', () => {
-    assert.equal(containerOf('{"Type":"container","Action":"die","Actor":{"ID":"abc"}}'), 'abc');
+  it('name the container, also those of networks, and the signal that it was sent', () => {
+    assert.deepEqual(eventOf('{"Type":"container","Action":"die","Actor":{"ID":"abc"}}'), {
+      container: 'abc',
+      action: 'die',
+      signal: null,
+    });
+    const kill = '{"Type":"container","Action":"kill","Actor":{"ID":"abc","Attributes":{"signal":"15"}}}';
+    assert.equal(eventOf(kill)?.signal, '15');
     const network = '{"Type":"network","Action":"connect","Actor":{"ID":"net","Attributes":{"container":"abc"}}}';
-    assert.equal(containerOf(network), 'abc');
-    for (const line of ['', 'garbage', 'null', '{}', '{"Actor":7}']) assert.equal(containerOf(line), null);
+    assert.equal(eventOf(network)?.container, 'abc');
+    for (const line of ['', 'garbage', 'null', '{}', '{"Actor":7}']) assert.equal(eventOf(line), null);
   });
 });
 
 describe('the watch on Docker', () => {
   let docker: FakeDocker;
-  let watch: DockerWatch;
+  let watch: DockerWatch<Inspected>;
   let stop: AbortController;
   let running: Promise<void>;
   let changes = 0;
@@ -100,6 +112,7 @@ describe('the watch on Docker', () => {
     changes = 0;
     watch = createDockerWatch({
       source: docker,
+      schema: inspectedSchema,
       isWanted: ({ labels, name }) => hasOurLabels(labels) || name === 'linked',
       onChange: () => {
         changes += 1;

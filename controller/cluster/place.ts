@@ -2,11 +2,11 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import { loadIdentity } from '../../controller/cluster/files.ts';
-import { messageOf } from '../../controller/model/errors.ts';
-import type { NodeIdentity } from '../../controller/model/identity.ts';
+import { messageOf } from '../model/errors.ts';
+import type { NodeIdentity } from '../model/identity.ts';
+import { loadIdentity } from './files.ts';
 
-/** Of a membership, what the proxy uses of it. Null: this host is in no cluster. */
+/** Of a membership, what the programs beside the plugin use of it. Null: this host is in no cluster. */
 export type Place = Pick<NodeIdentity, 'clusterId' | 'name' | 'address' | 'storeAddress' | 'storeToken'> | null;
 
 export type MembershipParts = {

@@ -1,4 +1,12 @@
-/** Docker's stream of events, of which only the ids of the containers that they are about are used. Pure but for the waiting. */
+/** Docker's stream of events: which containers something happens to. Pure but for the waiting. */
+
+export type ContainerEvent = {
+  readonly container: string;
+  /** Docker's word: start, kill, die ... */
+  readonly action: string;
+  /** Of `kill`: the signal's number, as text. */
+  readonly signal: string | null;
+};
 
 /** A line without an end is no event of Docker's. */
 const lineCharactersMax = 1024 * 1024;
@@ -7,7 +15,7 @@ const lineCharactersMax = 1024 * 1024;
 export const eventFilters = {
   type: ['container', 'network'],
   event: [
-    ...['create', 'start', 'die', 'destroy', 'rename', 'pause', 'unpause', 'health_status'],
+    ...['create', 'start', 'kill', 'die', 'destroy', 'rename', 'pause', 'unpause', 'update', 'health_status'],
     ...['connect', 'disconnect'],
   ],
 } as const;
@@ -25,13 +33,19 @@ export async function* linesOf(chunks: AsyncIterable<Buffer | string>): AsyncGen
   }
 }
 
-/** The container that an event is about; null: of none, or the line is no event. */
-export function containerOf(line: string): string | null {
+/** Null: it is about no container, or the line is no event. */
+export function eventOf(line: string): ContainerEvent | null {
   const event = parsed(line);
   const actor = fieldOf(event, 'Actor');
-  const id =
-    fieldOf(event, 'Type') === 'network' ? fieldOf(fieldOf(actor, 'Attributes'), 'container') : fieldOf(actor, 'ID');
-  return typeof id === 'string' && id !== '' ? id : null;
+  const attributes = fieldOf(actor, 'Attributes');
+  const id = fieldOf(event, 'Type') === 'network' ? fieldOf(attributes, 'container') : fieldOf(actor, 'ID');
+  if (typeof id !== 'string' || id === '') return null;
+  const [action, signal] = [fieldOf(event, 'Action'), fieldOf(attributes, 'signal')];
+  return {
+    container: id,
+    action: typeof action === 'string' ? action : '',
+    signal: typeof signal === 'string' ? signal : null,
+  };
 }
 
 function parsed(line: string): unknown {

@@ -1,6 +1,8 @@
 import Docker from 'dockerode';
 import { z } from 'zod';
-import { containerOf, eventFilters, linesOf } from './events.ts';
+import { type ContainerEvent, eventFilters, eventOf, linesOf } from './events.ts';
+
+export type { ContainerEvent } from './events.ts';
 
 /**
  * What Docker Engine says of its containers. Each call has its own end; failures are whatever dockerode throws, and mean that
@@ -9,7 +11,7 @@ import { containerOf, eventFilters, linesOf } from './events.ts';
 export type DockerSource = {
   /** All containers, running or not. */
   list(): Promise<readonly Listed[]>;
-  /** The answer as it came, for `inspectedSchema`; null: the container is gone. */
+  /** The answer as it came, for a schema of the asker's; null: the container is gone. */
   inspect(id: string): Promise<unknown>;
   /**
    * First `connected`, from when on no change is missed, then the containers that something happens to. Ends or throws with the
@@ -18,7 +20,7 @@ export type DockerSource = {
   events(signal: AbortSignal): AsyncIterable<DockerEvent>;
 };
 
-export type DockerEvent = { readonly kind: 'connected' } | { readonly kind: 'changed'; readonly container: string };
+export type DockerEvent = { readonly kind: 'connected' } | ({ readonly kind: 'changed' } & ContainerEvent);
 
 export type Listed = {
   readonly id: string;
@@ -36,7 +38,6 @@ const listedSchema = z.array(
   }),
 );
 
-/** The proxy's only user of dockerode. */
 export function createDockerSource(socketPath: string): DockerSource {
   const docker = new Docker({ socketPath });
   const limited = () => ({ abortSignal: AbortSignal.timeout(answerMsMax) });
@@ -62,8 +63,8 @@ export function createDockerSource(socketPath: string): DockerSource {
         clearTimeout(timer);
         yield { kind: 'connected' };
         for await (const line of linesOf(stream as AsyncIterable<Buffer>)) {
-          const container = containerOf(line);
-          if (container !== null) yield { kind: 'changed', container };
+          const event = eventOf(line);
+          if (event !== null) yield { kind: 'changed', ...event };
         }
       } catch (error) {
         if (!signal.aborted) throw error;

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from 'pino';
-import { messageOf } from '../../controller/model/errors.ts';
-import { parseProblemOf } from '../../controller/model/shape.ts';
-import { createLatch } from '../../controller/store/latch.ts';
-import { type Inspected, inspectedSchema } from '../model/containers.ts';
-import type { DockerSource, Listed } from './source.ts';
+import type { z } from 'zod';
+import { messageOf } from '../model/errors.ts';
+import { parseProblemOf } from '../model/shape.ts';
+import { createLatch } from '../store/latch.ts';
+import type { ContainerEvent, DockerSource, Listed } from './source.ts';
 
 /**
  * The containers of this host that matter here, as Docker said last.
@@ -15,8 +15,8 @@ import type { DockerSource, Listed } from './source.ts';
  * - While Docker does not answer, what it said last stays.
  * - However many events come, there is one look at a time, `settleMs` apart, with `inspectionsMax` questions at once.
  */
-export type DockerWatch = {
-  /** Null until Docker has answered once. */
+export type DockerWatch<Inspected> = {
+  /** By id. Null until Docker has answered once. */
   containers(): readonly Inspected[] | null;
   /** Why Docker's answers can't be had now, or what is wrong with one; null: all is well. */
   problem(): string | null;
@@ -28,12 +28,16 @@ export type DockerWatch = {
   run(signal: AbortSignal): Promise<void>;
 };
 
-export type DockerWatchParts = {
+export type DockerWatchParts<Inspected> = {
   readonly source: DockerSource;
+  /** Of Docker's answer, what is used of it. */
+  readonly schema: z.ZodType<Inspected>;
   /** Which containers matter. Asked with each list. */
   readonly isWanted: (container: Listed) => boolean;
   /** Something that `containers` or `problem` answers has changed. */
   readonly onChange: () => void;
+  /** Each event as it comes, before the look that it leads to; null: the stream has just begun, what was before was not seen. */
+  readonly onEvent?: (event: ContainerEvent | null) => void;
   readonly log: Logger;
   readonly times?: Partial<DockerTimes>;
 };
@@ -52,8 +56,8 @@ const inspectionsMax = 4;
 /** With more containers to look at, everything is. */
 const dirtyMax = 1_000;
 
-export function createDockerWatch(parts: DockerWatchParts): DockerWatch {
-  const { source, isWanted, onChange, log } = parts;
+export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>): DockerWatch<Inspected> {
+  const { source, schema, isWanted, onChange, onEvent, log } = parts;
   const times = { ...dockerTimes, ...parts.times };
   const latch = createLatch();
   let known: ReadonlyMap<string, Inspected> | null = null;
@@ -85,7 +89,7 @@ export function createDockerWatch(parts: DockerWatchParts): DockerWatch {
         }
         const answer = await source.inspect(id);
         if (answer === null) return;
-        const parsed = inspectedSchema.safeParse(answer);
+        const parsed = schema.safeParse(answer);
         if (parsed.success) next.set(id, parsed.data);
         else bad.set(id, `Docker's description of container ${name} can't be read: ${parseProblemOf(parsed.error)}`);
       });
@@ -119,7 +123,10 @@ export function createDockerWatch(parts: DockerWatchParts): DockerWatch {
   async function listen(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       try {
-        for await (const event of source.events(signal)) mark(event.kind === 'connected' ? null : event.container);
+        for await (const event of source.events(signal)) {
+          onEvent?.(event.kind === 'connected' ? null : event);
+          mark(event.kind === 'connected' ? null : event.container);
+        }
       } catch (error) {
         log.debug({ event: 'docker.events-ended', reason: messageOf(error) }, 'asked for again');
       }
