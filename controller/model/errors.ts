@@ -57,6 +57,8 @@ export const errorCodes = [
   'certificate-invalid',
   'certificate-in-use',
   'proxy-failed',
+  'move-refused',
+  'move-not-found',
 ] as const;
 
 export type ErrorCode = (typeof errorCodes)[number];

@@ -39,7 +39,7 @@ export type MoveDoc = {
   readonly createdAtMs: number;
   /** Since when new requests wait (wall clock of the source); null: they do not. */
   readonly pausedAtMs: number | null;
-  /** Of the copying that runs. */
+  /** Of the copying, while it runs and afterwards. */
   readonly progress: MoveProgress | null;
   /** What made it turn back. */
   readonly failure: { readonly step: MoveStep; readonly reason: string } | null;
@@ -184,7 +184,6 @@ export function advance(doc: MoveDoc, outcome: StepOutcome, nowMs: number): Move
     stepSinceMs: nowMs,
     ...(outcome.kind === 'done' && outcome.members !== undefined ? { members: outcome.members } : {}),
     ...(outcome.kind === 'done' && outcome.pausedAtMs !== undefined ? { pausedAtMs: outcome.pausedAtMs } : {}),
-    progress: next === 'copying' ? doc.progress : null,
     failure: doc.failure ?? (turnsBack ? { step, reason: note } : null),
     history: [...doc.history, line].slice(-historyMax),
     revision: doc.revision + 1,

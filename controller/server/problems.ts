@@ -52,6 +52,7 @@ export function statusOf(code: ErrorCode): number {
     case 'route-not-found':
     case 'link-not-found':
     case 'certificate-not-found':
+    case 'move-not-found':
       return 404;
     case 'invalid-name':
     case 'invalid-option':
@@ -84,6 +85,7 @@ export function statusOf(code: ErrorCode): number {
     case 'link-exists':
     case 'made-by-label':
     case 'certificate-in-use':
+    case 'move-refused':
       return 409;
     case 'not-ready':
     case 'pool-missing':

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
+import { nearNames } from '../../controller/model/near-names.ts';
 import {
   describeMissing,
   drainedNodes,
@@ -7,7 +8,6 @@ import {
   pausedNodes,
   releasedNodes,
 } from '../../proxy/api/acknowledgement.ts';
-import { nearNames } from '../../proxy/api/near.ts';
 import { linkRows, routeRows, serviceRow } from '../../proxy/api/rows.ts';
 import { collect, type Documents, noDocuments, shortId } from '../../proxy/model/collect.ts';
 import type { ProxyNodeDoc } from '../../proxy/model/keys.ts';

@@ -1,0 +1,275 @@
+import type { NodeDoc, SpaceDoc, VolumeDoc } from './cluster.ts';
+import { FlockError } from './errors.ts';
+import { hashText, mix } from './hash.ts';
+import { formatLabels } from './labels.ts';
+import type { MoveLimits } from './move.ts';
+import { findAsked, groupOf, isMeantBy } from './move-group.ts';
+import { type NodeName, quote } from './names.ts';
+import { nearNames } from './near-names.ts';
+import { meetsConditions } from './node-index.ts';
+import { formatDuration } from './quantity.ts';
+import type { WorkloadDoc, WorkloadVolume } from './workload.ts';
+
+/** What a move would do, and what keeps it from being done, from what the store says. Pure. */
+export type MovePlan = {
+  /** As it was asked for. */
+  readonly service: string;
+  readonly from: NodeName;
+  readonly to: NodeName;
+  /** In the order in which they are started. */
+  readonly workloads: readonly WorkloadDoc[];
+  readonly volumes: readonly WorkloadVolume[];
+  /** What is paused: services with routes or links, of containers that run. */
+  readonly services: readonly string[];
+  readonly limits: MoveLimits;
+  /** Why it would be refused; each names the way out. */
+  readonly obstacles: readonly string[];
+};
+
+export type PlanNode = NodeDoc & {
+  readonly alive: boolean;
+  /** null: not known yet. */
+  readonly space: SpaceDoc | null;
+};
+
+/** What the store says. */
+export type PlanFacts = {
+  readonly workloads: readonly WorkloadDoc[];
+  readonly volumes: readonly VolumeDoc[];
+  readonly nodes: readonly PlanNode[];
+  /** Services that routes or links lead to. */
+  readonly routed: ReadonlySet<string>;
+};
+
+export type PlanRequest = { readonly service: string; readonly to: string; readonly limits: MoveLimits };
+
+/** Of the pause, for everything but the containers' own stopping: last difference, transaction, start. */
+export const pauseReserveMs = 5_000;
+const pauseMsMin = 5_000;
+/** A longer one would keep clients waiting that have given up. */
+export const movePauseMsMax = 120_000;
+
+/** The commit is one transaction of the store, which holds 64 operations and 352 KiB; what the plugin adds for a volume counts. */
+const operationsPerVolume = 4;
+const operationsMax = 56;
+const documentsBytesMax = 280 * 1024;
+
+/** Throws for names that mean nothing (`service-not-found`, `node-not-found`), several things (`move-refused`), and for bad times. */
+export function planMove({ service, to, limits }: PlanRequest, facts: PlanFacts): MovePlan {
+  checkLimits(limits);
+  const asked = findAsked(service, facts.workloads);
+  const target = facts.nodes.find(({ name }) => name === to);
+  if (target === undefined) throw nodeNotFound(to, facts.nodes);
+  return planGroup({ service, asked, target, limits }, facts);
+}
+
+/** As planMove, for a group that is known already. */
+export function planGroup(
+  request: {
+    readonly service: string;
+    readonly asked: readonly WorkloadDoc[];
+    readonly target: PlanNode;
+    readonly limits: MoveLimits;
+  },
+  facts: PlanFacts,
+): MovePlan {
+  const { service, asked, target, limits } = request;
+  const workloads = groupOf(asked, facts.workloads);
+  const from = asked[0]?.node;
+  if (from === undefined)
+    throw new FlockError('service-not-found', `there is no container to move for ${quote(service)}`);
+  const volumes = volumesOf(workloads);
+  const source = facts.nodes.find(({ name }) => name === from);
+  return {
+    service,
+    from,
+    to: target.name,
+    workloads,
+    volumes,
+    services: servicesToPause(workloads, facts.routed),
+    limits,
+    obstacles: [
+      ...nodeObstacles(from, source, target, volumes.length > 0),
+      ...workloads.flatMap((workload) => workloadObstacles(workload, workloads, facts, target, limits)),
+      ...volumes.flatMap((volume) => volumeObstacles(volume, from, target, facts.volumes)),
+      ...sizeObstacles(workloads, volumes.length),
+    ],
+  };
+}
+
+export function volumesOf(workloads: readonly WorkloadDoc[]): readonly WorkloadVolume[] {
+  return [...new Map(workloads.flatMap(({ volumes }) => volumes).map((volume) => [volume.id, volume])).values()];
+}
+
+function servicesToPause(workloads: readonly WorkloadDoc[], routed: ReadonlySet<string>): readonly string[] {
+  const names = workloads.filter(({ wanted }) => wanted === 'running').map(({ service }) => service);
+  return [...new Set(names)].filter((name) => name !== null).filter((name) => routed.has(name));
+}
+
+function checkLimits({ pauseMs, drainMs }: MoveLimits): void {
+  if (pauseMs < pauseMsMin || pauseMs > movePauseMsMax)
+    throw new FlockError(
+      'invalid-option',
+      `a pause of ${formatDuration(pauseMs)} can't be: use from ${formatDuration(pauseMsMin)} to ${formatDuration(movePauseMsMax)} (--timeout)`,
+    );
+  if (drainMs > pauseMs)
+    throw new FlockError(
+      'invalid-option',
+      `a drain of ${formatDuration(drainMs)} is longer than the pause of ${formatDuration(pauseMs)}: use a shorter --drain or a longer --timeout`,
+    );
+}
+
+/** What is given to draining: half of the pause at most, and what the longest stop needs stays. */
+export function drainMsOf({ pauseMs, drainMs }: MoveLimits, workloads: readonly WorkloadDoc[]): number {
+  return Math.max(0, Math.min(drainMs, pauseMs / 2, pauseMs - stopMsOf(workloads) - pauseReserveMs));
+}
+
+function stopMsOf(workloads: readonly WorkloadDoc[]): number {
+  const running = workloads.filter(({ wanted }) => wanted === 'running');
+  return 1000 * Math.max(0, ...running.map(({ spec }) => spec.stopSeconds));
+}
+
+function nodeObstacles(
+  from: NodeName,
+  source: PlanNode | undefined,
+  target: PlanNode,
+  hasVolumes: boolean,
+): readonly string[] {
+  const { name } = target;
+  if (name === from) return [`it is on ${name} already`];
+  const obstacles: string[] = [];
+  const add = (is: boolean, obstacle: string) => void (is && obstacles.push(obstacle));
+  add(source?.alive !== true, `${from}, where it is, is dead: only a failover can bring it back ("flockctl failover")`);
+  add(!target.alive, `${name} is dead: "flockctl node ls" shows who is up`);
+  add(target.draining, `${name} is being drained: "flockctl node undrain ${name}" first, or another node`);
+  add(
+    target.cordoned && !target.draining,
+    `${name} is cordoned: "flockctl node uncordon ${name}" first, or another node`,
+  );
+  add(
+    hasVolumes && source !== undefined && source.format !== target.format,
+    `${name} keeps volumes on ${target.format}, ${from} on ${source?.format}: these can't be exchanged`,
+  );
+  return obstacles;
+}
+
+function workloadObstacles(
+  workload: WorkloadDoc,
+  group: readonly WorkloadDoc[],
+  facts: PlanFacts,
+  target: PlanNode,
+  limits: MoveLimits,
+): readonly string[] {
+  const { name, move, spec, wanted } = workload;
+  const obstacles = workload.obstacles.map((obstacle) => `container ${name}: ${obstacle}`);
+  if (move !== null) obstacles.push(`container ${name} is part of move ${move}: "flockctl moves show ${move}"`);
+  const stopMs = 1000 * spec.stopSeconds;
+  if (wanted === 'running' && stopMs + pauseReserveMs > limits.pauseMs)
+    obstacles.push(
+      `container ${name} may take ${formatDuration(stopMs)} to stop, and the pause is ${formatDuration(limits.pauseMs)}: ${
+        stopMs + pauseReserveMs <= movePauseMsMax
+          ? `use --timeout ${formatDuration(stopMs + pauseReserveMs)} or longer`
+          : `no pause is longer than ${formatDuration(movePauseMsMax)}, so it needs a shorter --stop-timeout`
+      }`,
+    );
+  for (const text of workload.after)
+    if (!group.some((other) => isMeantBy(text, other)))
+      obstacles.push(
+        `container ${name} needs container ${quote(text)} (--volumes-from, --link), which flock does not look after: give it a label such as flock.service, or take it out`,
+      );
+  const other = facts.workloads.find((one) => one.node === target.name && one.name === name && !group.includes(one));
+  if (other !== undefined)
+    obstacles.push(`there is another container ${name} on ${target.name}: rename or remove one of them`);
+  return obstacles;
+}
+
+function volumeObstacles(
+  { id, name }: WorkloadVolume,
+  from: NodeName,
+  target: PlanNode,
+  volumes: readonly VolumeDoc[],
+): readonly string[] {
+  const doc = volumes.find((one) => one.id === id);
+  if (doc === undefined) return [`the cluster does not know volume ${name} (yet): "flockctl volume ls"`];
+  if (doc.trashed !== null) return [`volume ${name} is in the trash: "flockctl trash restore" brings it back`];
+  if (doc.owner !== from) return [`volume ${name} belongs to ${doc.owner}, not to ${from}`];
+  const { nodes, locality } = doc.options;
+  if (!meetsConditions(target, { nodes, locality: null }))
+    return [
+      `volume ${name} is to be on ${nodes?.join(', ')} only: "flockctl volume set ${name} nodes=..." changes that`,
+    ];
+  if (!meetsConditions(target, doc.options))
+    return [
+      `volume ${name} is to be on nodes with ${formatLabels(locality ?? {})}, which ${target.name} does not have`,
+    ];
+  return [];
+}
+
+function sizeObstacles(workloads: readonly WorkloadDoc[], volumes: number): readonly string[] {
+  const bytes = workloads.reduce((sum, workload) => sum + JSON.stringify(workload).length, 0);
+  if (operationsPerVolume * volumes + workloads.length <= operationsMax && bytes <= documentsBytesMax) return [];
+  return [
+    `${workloads.length} containers with ${volumes} volumes hang together, more than can change hands at once: take some of the shared volumes, --volumes-from or --link away`,
+  ];
+}
+
+export function nodeNotFound(name: string, nodes: readonly { readonly name: string }[]): FlockError {
+  const near = nearNames(
+    name,
+    nodes.map((node) => node.name),
+  );
+  const hint = near.length > 0 ? `did you mean ${near.join(' or ')}?` : '"flockctl node ls" shows them';
+  return new FlockError('node-not-found', `the cluster has no node ${quote(name)}: ${hint}`, { near });
+}
+
+/** Free space counts in powers of two, so that like nodes share what is drained. */
+const freeStepOf = (space: SpaceDoc | null) =>
+  space === null || space.freeBytes < 1 ? -1 : Math.floor(Math.log2(space.freeBytes));
+
+export type Choice = { readonly node: NodeName } | { readonly node: null; readonly reason: string };
+
+/** The best node for a group that has to leave its own: one that has copies of all its volumes, then free space, then hashing. */
+export function chooseTarget(asked: readonly WorkloadDoc[], limits: MoveLimits, facts: PlanFacts): Choice {
+  const plans = facts.nodes.map((target) => ({
+    target,
+    plan: planGroup({ service: '', asked, target, limits }, facts),
+  }));
+  const ids = new Set(plans[0]?.plan.volumes.map(({ id }) => id));
+  const docs = facts.volumes.filter(({ id }) => ids.has(id));
+  return choose(
+    asked[0]?.id ?? '',
+    docs,
+    plans.map(({ target, plan }) => ({ target, obstacles: plan.obstacles })),
+  );
+}
+
+/** The best node for a volume that nothing uses. */
+export function chooseVolumeTarget(volume: VolumeDoc, nodes: readonly PlanNode[]): Choice {
+  const source = nodes.find(({ name }) => name === volume.owner);
+  const offers = nodes.map((target) => ({
+    target,
+    obstacles: [
+      ...nodeObstacles(volume.owner, source, target, true),
+      ...volumeObstacles(volume, volume.owner, target, [volume]),
+    ],
+  }));
+  return choose(volume.id, [volume], offers);
+}
+
+function choose(
+  seed: string,
+  volumes: readonly VolumeDoc[],
+  offers: readonly { readonly target: PlanNode; readonly obstacles: readonly string[] }[],
+): Choice {
+  const hasAll = ({ name }: PlanNode) => Number(volumes.every(({ replicas }) => replicas.includes(name)));
+  const scoreOf = ({ name }: PlanNode) => mix(hashText(seed) ^ hashText(name));
+  const [best] = offers
+    .filter(({ obstacles }) => obstacles.length === 0)
+    .map(({ target }) => target)
+    .toSorted((a, b) => hasAll(b) - hasAll(a) || freeStepOf(b.space) - freeStepOf(a.space) || scoreOf(b) - scoreOf(a));
+  if (best !== undefined) return { node: best.name };
+  const reasons = offers.map(({ target, obstacles }) => `${target.name}: ${obstacles[0]}`);
+  return { node: null, reason: reasons.length === 0 ? 'there is no node' : reasons.slice(0, reasonsMax).join('; ') };
+}
+
+const reasonsMax = 5;

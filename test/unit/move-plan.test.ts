@@ -1,0 +1,228 @@
+import assert from 'node:assert/strict';
+import { moveLimitsDefault } from '../../controller/model/move.ts';
+import {
+  chooseTarget,
+  chooseVolumeTarget,
+  drainMsOf,
+  type PlanFacts,
+  planMove,
+} from '../../controller/model/move-plan.ts';
+import { containerId, facts, planNode, volumeDoc, workload } from '../support/move-documents.ts';
+import { gibi } from '../support/placement-nodes.ts';
+import { refuses } from '../support/refuses.ts';
+
+const plan = (change: Partial<PlanFacts> = {}, service = 'web', to = 'n2', limits: object = {}) =>
+  planMove({ service, to, limits: { ...moveLimitsDefault, ...limits } }, facts(change));
+const namesOf = (of: ReturnType<typeof plan>) => of.workloads.map(({ name }) => name);
+const obstaclesOf = (change: Partial<PlanFacts>, to = 'n2', limits: object = {}) =>
+  plan(change, 'web', to, limits).obstacles;
+
+describe('the plan of a move', () => {
+  it('of one service with a volume has nothing in its way', () => {
+    const found = plan();
+    assert.deepEqual([found.from, found.to, namesOf(found), found.services], ['n1', 'n2', ['web'], ['web']]);
+    assert.deepEqual(
+      found.volumes.map(({ name }) => name),
+      ['data'],
+    );
+    assert.deepEqual(found.obstacles, []);
+  });
+
+  it('finds a container by its name, its id, and the beginning of it', () => {
+    const workloads = [workload('web-1', 'n1', { service: 'web' }), workload('web-2', 'n2', { service: 'web' })];
+    assert.deepEqual(namesOf(plan({ workloads }, 'web-2', 'n3')), ['web-2']);
+    assert.deepEqual(namesOf(plan({ workloads }, containerId('web-1-n1').slice(0, 12))), ['web-1']);
+    assert.deepEqual(namesOf(plan({ workloads }, workloads[0]?.id)), ['web-1']);
+    refuses(() => plan({ workloads }, containerId('web-1-n1').slice(0, 6)), 'service-not-found');
+  });
+
+  it('refuses names that mean nothing, and says what is near', () => {
+    assert.match(refuses(() => plan({}, 'wbe'), 'service-not-found').message, /did you mean web\?/);
+    assert.match(refuses(() => plan({}, 'shop'), 'service-not-found').message, /there are web$/);
+    assert.match(refuses(() => plan({ workloads: [] }), 'service-not-found').message, /there is none/);
+    assert.match(refuses(() => plan({}, 'web', 'n4'), 'node-not-found').message, /did you mean n1/);
+  });
+
+  it('moves like containers of one node together, and asks which where they are on several', () => {
+    const two = [workload('web-1', 'n1', { service: 'web' }), workload('web-2', 'n1', { service: 'web' })];
+    assert.deepEqual(namesOf(plan({ workloads: two })), ['web-1', 'web-2']);
+    const apart = [workload('web-1', 'n1', { service: 'web' }), workload('web-2', 'n2', { service: 'web' })];
+    const error = refuses(() => plan({ workloads: apart }, 'web', 'n3'), 'move-refused');
+    assert.match(error.message, /web-1 \([0-9a-f]{12}\) on n1, web-2 \([0-9a-f]{12}\) on n2/);
+    const stopped = [apart[0], { ...apart[1], wanted: 'stopped' }] as typeof apart;
+    assert.deepEqual(namesOf(plan({ workloads: stopped })), ['web-1'], 'the one that runs is meant');
+  });
+
+  it('takes along what shares volumes or must run before or after, in the order of their start', () => {
+    const workloads = [
+      workload('sidecar', 'n1', { after: ['web'] }),
+      workload('backup', 'n1', { volumes: ['dump', 'data'] }),
+      workload('web', 'n1', { volumes: ['data'], after: ['db'] }),
+      workload('db', 'n1', { volumes: ['tables'] }),
+      workload('other', 'n1', { volumes: ['else'] }),
+      workload('far', 'n2', { volumes: ['data'] }),
+    ];
+    const volumes = ['data', 'dump', 'tables', 'else'].map((name) => volumeDoc(name, 'n1'));
+    const found = plan({ workloads, volumes, routed: new Set(['web', 'db', 'other']) });
+    assert.deepEqual(namesOf(found), ['backup', 'db', 'web', 'sidecar']);
+    assert.deepEqual(found.volumes.map(({ name }) => name).toSorted(), ['data', 'dump', 'tables']);
+    assert.deepEqual(found.services, ['db', 'web']);
+    assert.deepEqual(found.obstacles, []);
+    assert.deepEqual(namesOf(plan({ workloads, volumes }, 'db')), namesOf(found), 'whichever of them is named');
+  });
+
+  it('orders a circle somehow', () => {
+    const workloads = [workload('web', 'n1', { after: ['b'] }), workload('b', 'n1', { after: ['web'] })];
+    assert.deepEqual(namesOf(plan({ workloads })).toSorted(), ['b', 'web']);
+  });
+
+  it('pauses what runs and has routes, nothing else', () => {
+    const workloads = [
+      workload('web', 'n1', { volumes: ['data'] }),
+      workload('old', 'n1', { volumes: ['data'], wanted: 'stopped' }),
+      workload('none', 'n1', { volumes: ['data'], service: null }),
+    ];
+    assert.deepEqual(plan({ workloads, routed: new Set(['web', 'old']) }).services, ['web']);
+    assert.deepEqual(plan({ workloads, routed: new Set() }).services, []);
+  });
+
+  const named: readonly (readonly [string, Partial<PlanFacts>, RegExp, string?, object?])[] = [
+    ['the same node', {}, /^it is on n1 already$/, 'n1'],
+    ['a dead target', { nodes: [planNode('n1'), planNode('n2', { alive: false })] }, /^n2 is dead/],
+    [
+      'a dead source',
+      { nodes: [planNode('n1', { alive: false }), planNode('n2')] },
+      /n1, where it is, is dead.*failover/,
+    ],
+    ['a cordoned target', { nodes: [planNode('n1'), planNode('n2', { cordoned: true })] }, /cordoned.*uncordon n2/],
+    [
+      'a draining target',
+      { nodes: [planNode('n1'), planNode('n2', { cordoned: true, draining: true })] },
+      /being drained.*undrain n2/,
+    ],
+    ['another format', { nodes: [planNode('n1'), planNode('n2', { format: 'btrfs' })] }, /btrfs, n1 on zfs/],
+    [
+      'what keeps a container here',
+      { workloads: [workload('web', 'n1', { obstacles: ['--device /dev/x'] })] },
+      /^container web: --device/,
+    ],
+    ['another move', { workloads: [workload('web', 'n1', { move: '12345678' })] }, /moves show 12345678/],
+    ['a volume of another node', { volumes: [volumeDoc('data', 'n3')] }, /^volume data belongs to n3, not to n1$/],
+    ['an unknown volume', { volumes: [] }, /does not know volume data/],
+    [
+      'a volume in the trash',
+      { volumes: [volumeDoc('data', 'n1', { trashed: { removedAtMs: 1, expiresAtMs: 2 } })] },
+      /in the trash/,
+    ],
+    ['the nodes of a volume', { volumes: [volumeDoc('data', 'n1', { options: { nodes: 'n1,n3' } })] }, /n1, n3 only/],
+    [
+      'the locality of a volume',
+      { volumes: [volumeDoc('data', 'n1', { options: { locality: 'disk=ssd' } })] },
+      /disk=ssd/,
+    ],
+    [
+      'a slow stop',
+      { workloads: [workload('web', 'n1', { spec: { stopSeconds: 40 } })] },
+      /40s to stop.*30s: use --timeout 45s/,
+    ],
+    [
+      'a stop that no pause bears',
+      { workloads: [workload('web', 'n1', { spec: { stopSeconds: 120 } })] },
+      /no pause is longer than 2m/,
+    ],
+    [
+      'what flock does not know',
+      { workloads: [workload('web', 'n1', { after: ['plain'] })] },
+      /needs container "plain"/,
+    ],
+    [
+      'a name that is taken',
+      { workloads: [workload('web', 'n1'), workload('web', 'n2', { service: 'x' })] },
+      /another container web on n2/,
+    ],
+    [
+      'too many at once',
+      { workloads: Array.from({ length: 60 }, (_, index) => workload(`w${index}`, 'n1', { service: 'web' })) },
+      /60 containers with 0 volumes hang together/,
+    ],
+  ];
+  for (const [what, change, pattern, to, limits] of named) {
+    it(`names ${what}`, () => {
+      const obstacles = obstaclesOf(change, to, limits);
+      assert.equal(obstacles.length, 1, obstacles.join('; '));
+      assert.match(obstacles[0] ?? '', pattern);
+    });
+  }
+
+  it('has nothing against a slow stop of what does not run, nor against another format without volumes', () => {
+    const workloads = [workload('web', 'n1', { wanted: 'stopped', spec: { stopSeconds: 400 } })];
+    const nodes = [planNode('n1'), planNode('n2', { format: 'btrfs' })];
+    assert.deepEqual(obstaclesOf({ workloads, nodes }), []);
+  });
+
+  it('names every obstacle at once', () => {
+    const workloads = [workload('web', 'n1', { volumes: ['data'], obstacles: ['a', 'b'] })];
+    assert.equal(obstaclesOf({ workloads, volumes: [] }).length, 3);
+  });
+
+  it('refuses pauses and drains out of their range', () => {
+    for (const limits of [{ pauseMs: 1_000 }, { pauseMs: 121_000 }, { drainMs: 31_000 }])
+      refuses(() => plan({}, 'web', 'n2', limits), 'invalid-option');
+  });
+
+  it('leaves what the longest stop needs when it drains, half of the pause at most', () => {
+    const limits = { ...moveLimitsDefault, pauseMs: 30_000, drainMs: 20_000 };
+    const drainOf = (stopSeconds: number) => drainMsOf(limits, [workload('web', 'n1', { spec: { stopSeconds } })]);
+    assert.deepEqual([drainOf(1), drainOf(20), drainOf(25)], [15_000, 5_000, 0]);
+  });
+});
+
+describe('the target of a drain', () => {
+  const workloads = [workload('web', 'n1', { volumes: ['data'] })];
+  const choice = (change: Partial<PlanFacts>) =>
+    chooseTarget(workloads, moveLimitsDefault, facts({ workloads, ...change }));
+  const nodes = (...changes: readonly Parameters<typeof planNode>[1][]) => [
+    planNode('n1', { cordoned: true, draining: true }),
+    ...changes.map((change, index) => planNode(`n${index + 2}`, change)),
+  ];
+  const space = (freeBytes: number) => ({ space: { sizeBytes: 1000 * gibi, freeBytes } });
+
+  it('has copies of all volumes where one has', () => {
+    for (const owner of ['n2', 'n3'])
+      assert.deepEqual(choice({ nodes: nodes({}, {}), volumes: [volumeDoc('data', 'n1', { replicas: [owner] })] }), {
+        node: owner,
+      });
+  });
+
+  it('has the most room otherwise, and is spread where rooms are alike', () => {
+    const volumes = [volumeDoc('data', 'n1')];
+    assert.deepEqual(choice({ nodes: nodes(space(10 * gibi), space(90 * gibi)), volumes }), { node: 'n3' });
+    const several = Array.from({ length: 20 }, (_, index) => workload(`w${index}`, 'n1'));
+    const chosen = several.map(
+      (one) => chooseTarget([one], moveLimitsDefault, facts({ workloads: several, nodes: nodes({}, {}) })).node,
+    );
+    assert.deepEqual([...new Set(chosen)].toSorted(), ['n2', 'n3']);
+  });
+
+  it('lives, is open, has the format and meets the conditions of the volumes', () => {
+    const volumes = [volumeDoc('data', 'n1', { replicas: ['n2'], options: { nodes: 'n1,n2,n3,n4,n5,n6' } })];
+    const all = nodes(
+      { alive: false },
+      { cordoned: true },
+      { draining: true, cordoned: true },
+      { format: 'btrfs' },
+      {},
+      {},
+    );
+    assert.deepEqual(choice({ nodes: all, volumes }), { node: 'n6' });
+    const none = choice({ nodes: all.slice(0, 5), volumes });
+    assert.equal(none.node, null);
+    assert.match('reason' in none ? none.reason : '', /n2: n2 is dead.*n3: n3 is cordoned.*n4: n4 is being drained/);
+  });
+
+  it('is found for a volume that nothing uses, too', () => {
+    const volume = volumeDoc('data', 'n1', { replicas: ['n3'] });
+    assert.deepEqual(chooseVolumeTarget(volume, nodes({}, {})), { node: 'n3' });
+    assert.equal(chooseVolumeTarget(volume, nodes({ alive: false })).node, null);
+  });
+});
