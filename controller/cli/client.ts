@@ -21,7 +21,7 @@ export type Client = {
 };
 
 /** The program behind a socket, for messages. */
-export type Asked = { readonly socketPath: string; readonly name: 'plugin' | 'proxy' };
+export type Asked = { readonly socketPath: string; readonly name: 'plugin' | 'proxy' | 'controller' };
 
 /** Longer than the programs' own limits, so that their answer is what the user sees. */
 const answerMsMax = 130_000;
@@ -101,4 +101,6 @@ function explain(error: Error, { socketPath, name }: Asked): string {
 const wayOut: Readonly<Record<Asked['name'], string>> = {
   plugin: 'is it enabled ("docker plugin ls")? "make up" installs it, "docker plugin enable flock" starts it',
   proxy: 'does its container run ("docker ps")? "make up" starts it, "docker logs flock-proxy" says what is wrong',
+  controller:
+    'does its container run ("docker ps")? "make up" starts it, "docker logs flock-controller" says what is wrong',
 };

@@ -20,13 +20,18 @@ export type Session = {
   /** The plugin. */
   readonly client: Client;
   readonly proxy: Client;
+  readonly controller: Client;
   /** Prints JSON, or what `table` makes of it. */
   print(value: unknown, table: () => string): void;
   /** Says something beside the answer, to people only. */
   note(text: string): void;
 };
 
-const defaultSockets = { plugin: '/run/flock/flock.sock', proxy: '/run/flock/proxy-api.sock' } as const;
+const defaultSockets = {
+  plugin: '/run/flock/flock.sock',
+  proxy: '/run/flock/proxy-api.sock',
+  controller: '/run/flock/controller-api.sock',
+} as const;
 
 async function main(argv: readonly string[]): Promise<number> {
   const program = new Command('flockctl')
@@ -38,13 +43,24 @@ async function main(argv: readonly string[]): Promise<number> {
     .addOption(
       new Option('--proxy-socket <path>', "the proxy's socket").env('FLOCK_PROXY_SOCKET').default(defaultSockets.proxy),
     )
+    .addOption(
+      new Option('--controller-socket <path>', "the controller's socket")
+        .env('FLOCK_CONTROLLER_SOCKET')
+        .default(defaultSockets.controller),
+    )
     .showHelpAfterError('(add --help for the usage)')
     .exitOverride();
   const session = (): Session => {
-    const { output, socket, proxySocket } = program.opts<{ output: Format; socket: string; proxySocket: string }>();
+    const { output, socket, proxySocket, controllerSocket } = program.opts<{
+      output: Format;
+      socket: string;
+      proxySocket: string;
+      controllerSocket: string;
+    }>();
     return {
       client: createClient({ socketPath: socket, name: 'plugin' }),
       proxy: createClient({ socketPath: proxySocket, name: 'proxy' }),
+      controller: createClient({ socketPath: controllerSocket, name: 'controller' }),
       print: (value, table) => void process.stdout.write(output === 'json' ? formatJson(value) : table()),
       note: (text) => {
         if (output !== 'json') process.stderr.write(`flockctl: ${text}\n`);

@@ -57,6 +57,7 @@ export const errorCodes = [
   'certificate-invalid',
   'certificate-in-use',
   'proxy-failed',
+  'docker-failed',
   'move-refused',
   'move-not-found',
 ] as const;
