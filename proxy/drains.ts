@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { messageOf } from '../controller/model/errors.ts';
 import type { DrainReport } from './model/keys.ts';
 import type { ServiceName } from './model/names.ts';
-import type { ServiceDoc } from './model/records.ts';
+import type { DrainTunnels, ServiceDoc } from './model/records.ts';
 import type { Stack } from './stack/stack.ts';
 
 /** Drains paused services as their documents ask for, each once, and keeps the reports for as long as the pause is there. */
@@ -25,17 +25,22 @@ export type DrainParts = {
 
 const retryMsDefault = 1_000;
 
-type Wish = { readonly service: ServiceName; readonly pause: string; readonly untilMs: number };
+type Wish = {
+  readonly service: ServiceName;
+  readonly pause: string;
+  readonly untilMs: number;
+  readonly tunnels: DrainTunnels;
+};
 type Run = { readonly wish: Wish; report: DrainReport | null; problem: string | null; isRunning: boolean };
 
 export function createDrains({ drain, onChange, log, retryMs = retryMsDefault }: DrainParts): Drains {
   let runs: ReadonlyMap<string, Run> = new Map();
 
   async function start(run: Run, timeoutMs: number): Promise<void> {
-    const { service, pause, untilMs } = run.wish;
+    const { service, pause, untilMs, tunnels: mode } = run.wish;
     run.isRunning = true;
     try {
-      const { requests, tunnels, tunnelsClosed } = await drain(service, pause, timeoutMs);
+      const { requests, tunnels, tunnelsClosed } = await drain(service, pause, timeoutMs, mode);
       run.report = { pause, untilMs, requests, tunnels, tunnelsClosed };
       run.problem = null;
       log.info({ event: 'service.drained', service, ...run.report }, 'what was in flight has ended or was ended');
@@ -74,9 +79,11 @@ export function createDrains({ drain, onChange, log, retryMs = retryMsDefault }:
 }
 
 function wishOf({ name: service, pause }: ServiceDoc): readonly Wish[] {
-  return pause === null || pause.drain === null ? [] : [{ service, pause: pause.id, untilMs: pause.drain.untilMs }];
+  if (pause === null || pause.drain === null) return [];
+  const { untilMs, tunnels } = pause.drain;
+  return [{ service, pause: pause.id, untilMs, tunnels }];
 }
 
-function keyOf({ service, pause, untilMs }: Wish): string {
-  return `${service} ${pause} ${untilMs}`;
+function keyOf({ service, pause, untilMs, tunnels }: Wish): string {
+  return `${service} ${pause} ${untilMs} ${tunnels}`;
 }

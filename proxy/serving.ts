@@ -15,6 +15,7 @@ import { type ProxyNodeDoc, proxyKeys } from './model/keys.ts';
 import { noPorts, type PortState } from './model/ports.ts';
 import type { Seen } from './model/status.ts';
 import { buildTable, type Table } from './model/table.ts';
+import { createReleases } from './releases.ts';
 import type { Saved } from './saved.ts';
 import type { Stack } from './stack/stack.ts';
 
@@ -91,6 +92,7 @@ export function createServing(parts: ServingParts): Serving {
   const { stack, docker, home, certificates, drains, saved, save, onTable, version, nowMs, log } = parts;
   const times = { ...servingTimes, ...parts.times };
   const latch = createLatch();
+  const releases = createReleases();
   const startedAtMs = nowMs();
   const startMs = performance.now();
   let base: Base | null = saved;
@@ -164,9 +166,9 @@ export function createServing(parts: ServingParts): Serving {
   /** Answers the table that the stack was given, or had already. */
   async function serve(here: Home, composed: Composed, collected: Collected): Promise<Table> {
     const { documents } = composed;
-    let table = buildTable({ ...collected.records, generation }, here.own.node);
+    let table = releases.hold(buildTable({ ...collected.records, generation }, here.own.node), nowMs());
     await certificates.update(documents.certificates, certificatesOf(table.listeners.values()), nowMs());
-    const next = JSON.stringify([collected.records, certificates.mark()]);
+    const next = JSON.stringify([collected.records, certificates.mark(), releases.held()]);
     const isNew = next !== content;
     if (isNew) {
       generation += 1;
@@ -223,8 +225,8 @@ export function createServing(parts: ServingParts): Serving {
     if (waiting !== null) return Math.min(times.retryMs, graceMs);
     const isBehind = broken !== null || stack.generation() !== generation;
     const hasProblems = isBehind || stack.problems().size > 0 || drains.problems().size > 0;
-    const end = seen === null ? null : nextPauseEndMs(seen.documents.services, nowMs());
-    const toEndMs = end === null ? times.tickMs : Math.max(1, end - nowMs());
+    const ends = [seen === null ? null : nextPauseEndMs(seen.documents.services, nowMs()), releases.nextEndMs()];
+    const toEndMs = Math.max(1, Math.min(...ends.map((end) => (end === null ? times.tickMs : end - nowMs()))));
     return Math.min(hasProblems ? times.retryMs : times.tickMs, toEndMs);
   }
 

@@ -1,4 +1,4 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { z } from 'zod';
 import {
   type DrainedNodeView,
@@ -110,9 +110,14 @@ export function addServiceCommands(program: Command, session: () => Session): vo
     .description('wait for what a paused service is doing, then end its long-lived connections')
     .argument('<name>')
     .option('--for <duration>', 'how long to wait, up to the end of the pause', '10s')
-    .action(async (name: string, options: { readonly for: string }) => {
+    .addOption(
+      new Option('--tunnels <how>', 'wait for long-lived connections and end them then, or leave them alone')
+        .choices(['wait', 'leave'])
+        .default('wait'),
+    )
+    .action(async (name: string, options: { readonly for: string; readonly tunnels: 'wait' | 'leave' }) => {
       const { proxy, print } = session();
-      const body = { forMs: parseDuration(options.for) };
+      const body = { forMs: parseDuration(options.for), tunnels: options.tunnels };
       const drained = await proxy.send('POST', path`/v1/services/${name}/drain`, body, drainView);
       print(drained, () => `${describeDrain(drained.nodes)}\n\n${formatTable(drained.nodes, drainedColumns)}`);
     });

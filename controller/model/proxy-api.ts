@@ -5,6 +5,8 @@ import { z } from 'zod';
 const time = z.number().nonnegative();
 const count = z.int().nonnegative();
 const port = z.int().min(1).max(65_535);
+/** Whether a drain waits for tunnels and ends them when its time is over, or leaves them alone. */
+const tunnels = z.enum(['wait', 'leave']);
 
 export const originView = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('label'), label: z.string(), container: z.string(), node: z.string() }),
@@ -61,7 +63,7 @@ export const serviceView = z.object({
   nodes: z.array(z.string()),
   routes: count,
   links: count,
-  pause: z.object({ id: z.string(), untilMs: time, drain: z.object({ untilMs: time }).nullable() }).nullable(),
+  pause: z.object({ id: z.string(), untilMs: time, drain: z.object({ untilMs: time, tunnels }).nullable() }).nullable(),
   /** Through the asked node; null: not known. */
   inFlight: z.object({ requests: count, tunnels: count, held: count }).nullable(),
 });
@@ -183,6 +185,7 @@ export const pauseBody = z.strictObject({
 });
 export const drainBody = z.strictObject({
   forMs: z.int().min(0, drainLimits).max(pauseMsMax, drainLimits).default(10_000),
+  tunnels: tunnels.default('wait'),
 });
 export const releaseBody = z.strictObject({ waitMs });
 /** PEM texts. `key` null: it is in the same text. */

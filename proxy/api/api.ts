@@ -59,7 +59,7 @@ export function createProxyApi(parts: ProxyApiParts): Express {
     pauseService(parts, service(request), parseBody(pauseBody, request), signal),
   );
   route('post', '/v1/services/:name/drain', (request, signal) =>
-    drainService(parts, service(request), parseBody(drainBody, request).forMs, signal),
+    drainService(parts, service(request), parseBody(drainBody, request), signal),
   );
   route('post', '/v1/services/:name/release', (request, signal) =>
     releaseService(parts, service(request), parseBody(releaseBody, request).waitMs, signal),

@@ -14,7 +14,7 @@ import {
   serviceSettingsSchema,
 } from '../model/keys.ts';
 import type { ServiceName } from '../model/names.ts';
-import type { Pause } from '../model/records.ts';
+import type { DrainTunnels, Pause, PauseDrain } from '../model/records.ts';
 import { describeMissing, drainedNodes, livingNodes, pausedNodes, releasedNodes } from './acknowledgement.ts';
 import { existingService } from './near.ts';
 import { type ProxyApiParts, seenBy, selfOf } from './parts.ts';
@@ -84,15 +84,17 @@ export async function pauseService(
   );
 }
 
+export type DrainRequest = { readonly forMs: number; readonly tunnels: DrainTunnels };
+
 /** Waits for what is in flight, on all nodes. Answers what was left when the time was over. */
 export async function drainService(
   parts: ProxyApiParts,
   name: ServiceName,
-  forMs: number,
+  { forMs, tunnels }: DrainRequest,
   signal: AbortSignal,
 ): Promise<DrainView> {
   const store = parts.store();
-  const drain = { untilMs: parts.nowMs() + forMs };
+  const drain: PauseDrain = { untilMs: parts.nowMs() + forMs, tunnels };
   const settings = await changeSettings(store, name, (current) => {
     const pause = pauseNow(current?.pause ?? null, parts.nowMs());
     if (pause === null) throw current === null ? missing(parts, name) : notPaused(name);

@@ -14,11 +14,17 @@ import {
   storedCertificateSchema,
   storedLinkSchema,
 } from '../model/keys.ts';
+import type { ServiceName } from '../model/names.ts';
 import { routeSchema } from '../model/records.ts';
 import { createCollection } from './collection.ts';
 import { nodeOfKey } from './writes.ts';
 
-/** What a store has for the proxies, as last seen. What can't be read is left out and reported. */
+/**
+ * What a store has for the proxies, as last seen. What can't be read is left out and reported.
+ *
+ * Watches of different documents are not in step with each other. Who releases a service has seen where its containers are now, so
+ * before a release is shown they are looked up anew: nobody may be led to where they were before.
+ */
 export type StoreView = {
   /** Null until everything has been seen once. */
   documents(): Documents | null;
@@ -38,7 +44,13 @@ export type StoreViewParts = {
   readonly onChange: () => void;
   readonly log: Logger;
   readonly probeMs?: number;
+  readonly nowMs?: () => number;
 };
+
+/** A watch may be late by that much with what a release relies on. */
+const releaseMs = 5_000;
+/** A look that takes longer is not waited for: a pause must end. */
+const lookMsMax = 1_000;
 
 /** A watch is silent while nothing changes, so whether a store that has failed is back is asked. */
 const probeMsDefault = 2_000;
@@ -46,21 +58,56 @@ const probeMsDefault = 2_000;
 type Part = { readonly below: string; take(entries: readonly Entry[]): readonly Problem[] };
 type Found = { -readonly [Name in keyof Documents]: Documents[Name] };
 
-export function createStoreView({ store, isCluster, onChange, log, probeMs }: StoreViewParts): StoreView {
+export function createStoreView(parts: StoreViewParts): StoreView {
+  const { store, isCluster, onChange, log, probeMs, nowMs = () => performance.now() } = parts;
   const found: Found = { ...noDocuments };
   const written = new Map<string, readonly Entry[]>();
   const problems = new Map<string, readonly Problem[]>();
   const wanted = isCluster ? [...documentParts(found), ...memberParts(found)] : documentParts(found);
   let documents: Documents | null = null;
   let fault: string | null = null;
+  let releasedAtMs: number | null = null;
+  let looking: Promise<void> = Promise.resolve();
+  let putContainers: (entries: readonly Entry[]) => void = () => {};
 
   async function follow({ below, take }: Part, signal: AbortSignal): Promise<void> {
-    for await (const entries of store.watch(`${below}/`, signal, failed)) {
+    const put = (entries: readonly Entry[]) => {
       problems.set(below, take(entries));
       if (below === proxyKeys.containers || below === proxyKeys.nodes) written.set(below, entries);
+    };
+    if (below === proxyKeys.containers) putContainers = put;
+    for await (const entries of store.watch(`${below}/`, signal, failed)) {
+      const isNearRelease = releasedAtMs !== null && nowMs() - releasedAtMs < releaseMs;
+      if (below === proxyKeys.services) await putServices(() => put(entries), signal);
+      else if (below === proxyKeys.containers && isNearRelease) await lookForContainers(signal, entries);
+      else put(entries);
       if (problems.size === wanted.length) documents = { ...found };
       answered();
     }
+  }
+
+  /** What is released is shown after what was looked up for it. */
+  async function putServices(put: () => void, signal: AbortSignal): Promise<void> {
+    const before = found.services;
+    put();
+    const after = found.services;
+    const isPaused = (name: ServiceName) => after.some((one) => one.name === name && one.pause !== null);
+    if (!before.some(({ name, pause }) => pause !== null && !isPaused(name))) return;
+    releasedAtMs = nowMs();
+    found.services = before;
+    await lookForContainers(signal, null);
+    found.services = after;
+  }
+
+  /** `otherwise`: what is taken if the store does not answer in time. One after the other: an older answer must not come last. */
+  function lookForContainers(signal: AbortSignal, otherwise: readonly Entry[] | null): Promise<void> {
+    looking = looking.then(async () => {
+      const tooLate = sleep(lookMsMax, null, { signal, ref: false }).catch(() => null);
+      const answer = store.list(`${proxyKeys.containers}/`, { fresh: true }).catch(() => null);
+      const entries = (await Promise.race([answer, tooLate])) ?? otherwise;
+      if (entries !== null) putContainers(entries);
+    });
+    return looking;
   }
 
   function failed(error: unknown): void {

@@ -23,11 +23,10 @@ export type ServiceDoc = {
 
 export type Balance = 'round-robin' | 'least-connections';
 /** `drain`: proxies wait until then (wall clock) for what is in flight, and then end the service's tunnels. */
-export type Pause = {
-  readonly id: string;
-  readonly untilMs: number;
-  readonly drain: { readonly untilMs: number } | null;
-};
+export type Pause = { readonly id: string; readonly untilMs: number; readonly drain: PauseDrain | null };
+export type PauseDrain = { readonly untilMs: number; readonly tunnels: DrainTunnels };
+/** `leave`: tunnels are neither waited for nor ended; whoever stops the containers does that. */
+export type DrainTunnels = 'wait' | 'leave';
 
 /** A public address that leads to port `targetPort` of a service's containers. */
 export type RouteDoc = {
@@ -111,6 +110,7 @@ const host = z.string().transform(parseHostPattern);
 const path = z.string().transform(parsePathPrefix);
 const ip = z.string().refine((text) => parseIp(text) !== null, 'not an IP address');
 
+export const drainTunnels = ['wait', 'leave'] as const satisfies readonly DrainTunnels[];
 export const balances = ['round-robin', 'least-connections'] as const;
 /** Names of certificates become names of files. */
 export const certificateName = z
@@ -120,7 +120,8 @@ export const certificateName = z
 export const pauseSchema: z.ZodType<Pause> = z.object({
   id,
   untilMs: timeMs,
-  drain: z.object({ untilMs: timeMs }).nullable(),
+  // Documents of before there was a choice have none.
+  drain: z.object({ untilMs: timeMs, tunnels: z.enum(drainTunnels).default('wait') }).nullable(),
 });
 
 export const serviceSchema: z.ZodType<ServiceDoc> = z.object({

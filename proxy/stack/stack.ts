@@ -3,6 +3,7 @@ import { FlockError, messageOf } from '../../controller/model/errors.ts';
 import type { Gate } from '../gate/gate.ts';
 import type { InFlight } from '../gate/services.ts';
 import type { ServiceName } from '../model/names.ts';
+import type { DrainTunnels } from '../model/records.ts';
 import type { Listener, Table } from '../model/table.ts';
 import type { Layer } from './layer.ts';
 
@@ -26,9 +27,10 @@ export type Stack = {
   /**
    * Waits up to `timeoutMs` for requests in flight and for tunnels that end by themselves, then ends those that are left. For a paused
    * service. Answers what there was when the time was over, and how many tunnels were ended. Ends nothing, and rejects, as soon as
-   * `pause` does not hold here any more: what runs then has been let in since.
+   * `pause` does not hold here any more: what runs then has been let in since. With `leave` only requests are waited for, and no
+   * tunnel is ended.
    */
-  drain(service: ServiceName, pause: string, timeoutMs: number): Promise<Drained>;
+  drain(service: ServiceName, pause: string, timeoutMs: number, tunnels: DrainTunnels): Promise<Drained>;
   /** Lets what runs through the gate end for at most `graceMs`. What the layers serve stays. */
   close(graceMs: number): Promise<void>;
 };
@@ -95,19 +97,21 @@ export function createStack({ gate, layers }: { readonly gate: Gate; readonly la
     pauses: () => wanted.filter((id) => held.has(id)),
     generation: () => generation,
     inFlight,
-    async drain(service, pause, timeoutMs) {
+    async drain(service, pause, timeoutMs, tunnels) {
       const requirePause = () => {
         if (held.has(pause) && wanted.includes(pause)) return;
         throw new FlockError('invalid-request', `service ${service} is not paused any more, so it is not drained`);
       };
       const endMs = performance.now() + timeoutMs;
+      const isBusy = (now: InFlight) => now.requests + (tunnels === 'wait' ? now.tunnels : 0) > 0;
       let left = await inFlight(service);
-      while (left.requests + left.tunnels > 0 && performance.now() < endMs) {
+      while (isBusy(left) && performance.now() < endMs) {
         await sleep(Math.max(1, Math.min(pollMs, endMs - performance.now())));
         requirePause();
         left = await inFlight(service);
       }
       requirePause();
+      if (tunnels === 'leave') return { requests: left.requests, tunnels: left.tunnels, tunnelsClosed: 0 };
       const [own, ...theirs] = await Promise.all([
         gate.drain(service, 0).then(({ tunnelsClosed }) => tunnelsClosed),
         ...layers.map((layer) => layer.cutTunnels(service)),

@@ -1,3 +1,5 @@
+import assert from 'node:assert/strict';
+import type { ServerResponse } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createSecureContext } from 'node:tls';
 import { createGate } from '../../proxy/gate/gate.ts';
@@ -6,7 +8,18 @@ import { parseServiceName } from '../../proxy/model/names.ts';
 import { emptyTable, type Table, type TableService } from '../../proxy/model/table.ts';
 import { createStack } from '../../proxy/stack/stack.ts';
 import { gateContract } from './gate.ts';
-import { type ProxyUnderTest, type StartProxy, testCertificate } from './gate-support.ts';
+import { switched, upgrade } from './gate-http.ts';
+import {
+  ask,
+  freePort,
+  httpBackend,
+  open,
+  type ProxyUnderTest,
+  type StartProxy,
+  soon,
+  tableOf,
+  testCertificate,
+} from './gate-support.ts';
 import { startHaproxy } from './proxy-haproxy-support.ts';
 
 const applyMsMax = 10_000;
@@ -66,10 +79,10 @@ const start: StartProxy = async (limits) => {
       await change(name, { pause: null, ...(upstreams === null ? {} : { endpoints: upstreams }) });
     },
     inFlight: (name) => stack.inFlight(parseServiceName(name)),
-    async drain(name, timeoutMs) {
+    async drain(name, timeoutMs, tunnels = 'wait') {
       const service = parseServiceName(name);
       const pause = table.services.get(service)?.pause?.id ?? '';
-      const drained = await stack.drain(service, pause, timeoutMs);
+      const drained = await stack.drain(service, pause, timeoutMs, tunnels);
       return { ...(await stack.inFlight(service)), ...drained };
     },
     async dispose() {
@@ -84,3 +97,49 @@ const start: StartProxy = async (limits) => {
 
 /** HTTP and TLS by a real HAProxy, TCP and all that is paused by the gate: as on a host, but for the kernel's part. */
 gateContract('the gate behind HAProxy', start, { rewrites: true });
+
+describe('a drain that leaves tunnels alone', function () {
+  this.timeout(30_000);
+  const ends: (() => unknown)[] = [];
+  afterEach('end what the test has started', async () => {
+    for (const end of ends.splice(0).reverse()) await end();
+  });
+
+  it('is over with the last request, in HAProxy and in the gate', async () => {
+    const waiting: ServerResponse[] = [];
+    const backend = await httpBackend(
+      { later: (end) => ends.push(end) },
+      (_req, res) => void waiting.push(res),
+      (server) =>
+        server.on('upgrade', (_req, socket) => {
+          socket.write(`${switched}\r\n`);
+          socket.pipe(socket);
+        }),
+    );
+    const proxy = await start({});
+    ends.push(() => proxy.dispose());
+    const [port, tcpPort] = [await freePort(), await freePort()];
+    const routes = { [`http://:${port} -> 1`]: 'web', [`tcp://:${tcpPort} -> 1`]: 'web' };
+    await proxy.apply(tableOf(routes, { web: [backend.port] }));
+    const reply = ask(port);
+    const [socket, raw] = [await open(port), await open(tcpPort)];
+    let echoed = '';
+    socket.on('data', (piece) => {
+      echoed += piece;
+    });
+    socket.write(upgrade('/'));
+    await soon('all run', async () => waiting.length === 1 && (await proxy.inFlight('web')).tunnels === 2);
+    await proxy.pause('web', { deadlineMs: 60_000 });
+    const draining = proxy.drain('web', 20_000, 'leave');
+    assert.equal(await Promise.race([draining, sleep(300)]), undefined, 'a request runs');
+    waiting[0]?.end('done');
+    const { requests, tunnels, tunnelsClosed } = await draining;
+    assert.deepEqual([requests, tunnels, tunnelsClosed], [0, 2, 0]);
+    assert.equal((await reply).body, 'done');
+    socket.write('still there');
+    await soon('the tunnel goes on', () => echoed.endsWith('still there'));
+    assert.equal(raw.destroyed, false);
+    socket.destroy();
+    raw.destroy();
+  });
+});

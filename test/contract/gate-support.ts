@@ -16,7 +16,7 @@ import type { ListenerStatus } from '../../proxy/gate/listeners.ts';
 import type { InFlight } from '../../proxy/gate/services.ts';
 import { parseRouteText } from '../../proxy/model/labels.ts';
 import { parseServiceName } from '../../proxy/model/names.ts';
-import type { Balance, Pause } from '../../proxy/model/records.ts';
+import type { Balance, DrainTunnels, Pause } from '../../proxy/model/records.ts';
 import { buildTable, type Table } from '../../proxy/model/table.ts';
 
 /** What the suite drives: the gate alone, or a whole stack with the gate in it. */
@@ -26,7 +26,7 @@ export type ProxyUnderTest = {
   pause(...args: Parameters<Gate['pause']>): void | Promise<void>;
   release(...args: Parameters<Gate['release']>): void | Promise<void>;
   inFlight(service: string): InFlight | Promise<InFlight>;
-  drain: Gate['drain'];
+  drain(service: string, timeoutMs: number, tunnels?: DrainTunnels): ReturnType<Gate['drain']>;
   status(): readonly ListenerStatus[];
   dispose(): Promise<void>;
 };

@@ -15,6 +15,7 @@ import { proxyKeys } from '../../proxy/model/keys.ts';
 import { parseRouteText } from '../../proxy/model/labels.ts';
 import { parseServiceName } from '../../proxy/model/names.ts';
 import type { RouteDoc } from '../../proxy/model/records.ts';
+import { containerDoc } from '../support/api-proxies.ts';
 import { createTestStore, here, idOf, silent, there } from '../support/proxy-fakes.ts';
 import { until } from '../support/until.ts';
 
@@ -286,6 +287,42 @@ describe('the view of the store', () => {
     const problems = view.problems().map(({ where, text }) => `${where}: ${text}`);
     assert.match(problems.join('\n'), /proxy\/routes\/shape.*targetPort/);
     assert.match(problems.join('\n'), /proxy\/routes\/moved.*belongs to proxy\/routes\/elsewhere/);
+  });
+
+  it('shows a release with what it relies on, however late the watch of that is', async () => {
+    const pause = { id: 'p', untilMs: Date.now() + 60_000, drain: null };
+    const service = (now: typeof pause | null) =>
+      set(store, proxyKeys.service(web), JSON.stringify({ name: web, pause: now }));
+    stop.abort();
+    await running;
+    stop = new AbortController();
+    // Nothing comes from this watch any more once it has answered.
+    const late: Store = {
+      ...store,
+      async *watch(prefix, signal, onFault) {
+        for await (const entries of store.watch(prefix, signal, onFault)) {
+          yield entries;
+          if (prefix === `${proxyKeys.containers}/`)
+            await new Promise((done) => signal.addEventListener('abort', done));
+        }
+      },
+    };
+    view = createStoreView({ store: late, isCluster: true, onChange: () => {}, log: silent, probeMs: 20 });
+    running = view.run(stop.signal);
+    await complete();
+    await service(pause);
+    await until('it is paused', 2_000, () => view.documents()?.services[0]?.pause ?? undefined);
+    const container = containerDoc('web-1', { 'flock.service': 'web' }, { node: there });
+    await set(store, proxyKeys.container(there, container.id), JSON.stringify(container));
+    await service(null);
+    const released = await until('it is released', 2_000, () => {
+      const now = view.documents();
+      return now?.services[0]?.pause === null ? now : undefined;
+    });
+    assert.deepEqual(
+      released.containers.map(({ id }) => id),
+      [container.id],
+    );
   });
 
   it('keeps what it has seen while the store is away, and tells when it is back', async () => {

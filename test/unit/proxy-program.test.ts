@@ -246,6 +246,40 @@ describe('the proxy’s program', () => {
     });
   });
 
+  it('leaves a drain’s tunnels alone where the pause says so', async () => {
+    const client = await joined();
+    await pauseWeb(client, {
+      ...pauseFor(60_000),
+      drain: { untilMs: Date.now() + 5_000, tunnels: 'leave' },
+    });
+    await until('it is drained', waitMs, () => program.stack().drained[0]);
+    assert.equal(program.stack().drained[0]?.tunnels, 'leave');
+  });
+
+  it('waits a moment after a release for somebody who serves it, and no longer', async () => {
+    const client = await joined();
+    await pauseWeb(client, pauseFor(60_000));
+    await until('it is paused', waitMs, () => (program.stack().pauses().length === 1 ? true : undefined));
+    put('a', { State: { Status: 'exited', Pid: 0, StartedAt: '' } });
+    await serves();
+    await pauseWeb(client, null);
+    await until('the release was seen', waitMs, () =>
+      program.api().seen()?.documents.services[0]?.pause === null ? true : undefined,
+    );
+    assert.deepEqual(program.stack().pauses(), ['pause-1'], 'nobody serves it yet');
+    put('a');
+    await serves('172.17.0.2:8080');
+    assert.deepEqual(program.stack().pauses(), []);
+
+    await pauseWeb(client, pauseFor(60_000, 'pause-2'));
+    await until('it is paused', waitMs, () => (program.stack().pauses().length === 1 ? true : undefined));
+    put('a', { State: { Status: 'exited', Pid: 0, StartedAt: '' } });
+    await serves();
+    await pauseWeb(client, null);
+    await until('it is let go', 8_000, () => (program.stack().pauses().length === 0 ? true : undefined));
+    assert.deepEqual(endpoints(), []);
+  });
+
   it('does not acknowledge what a layer has not taken', async () => {
     const client = await joined();
     program.stack().fail('HAProxy does not answer');

@@ -18,6 +18,7 @@ describe('the stack', () => {
   let done: string[];
   let failing: boolean;
   let tunnels: number;
+  let requests: number;
   let taken: string[];
   const listeners = (table: Table) => [...table.listeners.keys()].join(' ');
 
@@ -39,7 +40,7 @@ describe('the stack', () => {
       if (failing) throw new Error('no nft');
     },
     problems: () => new Map(),
-    inFlight: async () => ({ requests: 0, tunnels }),
+    inFlight: async () => ({ requests, tunnels }),
     async cutTunnels() {
       done.push('cut');
       return tunnels;
@@ -50,7 +51,7 @@ describe('the stack', () => {
     tableOf({ 'tcp://:5432 -> 1': 'db' }, { db: [1] }, pause === null ? {} : { pause });
   const pause: Pause = { id: 'p1', untilMs: Date.now() + 60_000, drain: null };
   beforeEach(() => {
-    [done, failing, tunnels, taken] = [[], false, 0, []];
+    [done, failing, tunnels, requests, taken] = [[], false, 0, 0, []];
   });
 
   it('gives a table to the gate first, and acknowledges its pauses when all layers have it', async () => {
@@ -73,13 +74,24 @@ describe('the stack', () => {
     assert.deepEqual(done, ['gate', 'kernel ']);
   });
 
+  it('leaves tunnels alone when it is asked to, and waits for requests only', async () => {
+    const stack = createStack({ gate, layers: [layer] });
+    [tunnels, requests] = [3, 1];
+    await stack.apply(table(pause));
+    const draining = stack.drain(db, 'p1', 30_000, 'leave');
+    assert.equal(await Promise.race([draining, sleep(150)]), undefined, 'a request runs');
+    requests = 0;
+    assert.deepEqual(await draining, { requests: 0, tunnels: 3, tunnelsClosed: 0 });
+    assert.ok(!done.includes('cut'), done.join());
+  });
+
   it('ends connections when a drain’s time is over, but none once the pause does not hold any more', async () => {
     const stack = createStack({ gate, layers: [layer] });
     tunnels = 3;
     await stack.apply(table(pause));
-    assert.deepEqual(await stack.drain(db, 'p1', 60), { requests: 0, tunnels: 3, tunnelsClosed: 3 });
+    assert.deepEqual(await stack.drain(db, 'p1', 60, 'wait'), { requests: 0, tunnels: 3, tunnelsClosed: 3 });
     done = [];
-    const draining = rejects(stack.drain(db, 'p1', 5_000), 'invalid-request');
+    const draining = rejects(stack.drain(db, 'p1', 5_000, 'wait'), 'invalid-request');
     await sleep(60);
     await stack.apply(table(null));
     await draining;
