@@ -61,7 +61,9 @@ export function addVolumeCommands(program: Command, session: () => Session): voi
 
   volume
     .command('set')
-    .description('change an option of a volume: size=SIZE, protect=true|false')
+    .description(
+      'change options of a volume: size=SIZE, protect=true|false, failover=auto|manual|none, max-loss=TIME|none',
+    )
     .argument('<name>')
     .argument('<option...>', 'NAME=VALUE')
     .action(async (name: string, options: readonly string[]) => {

@@ -120,10 +120,12 @@ export const problemView = z.object({ code: z.string(), detail: z.string(), fact
 export type ProblemView = z.infer<typeof problemView>;
 
 export const createBody = z.strictObject({ name: z.string(), options: rawOptionsSchema.default({}) });
-/** `size`: text such as 10G, or `none`. */
+/** `size`, `max-loss`: text such as 10G and 30s, or `none`. */
 export const changeBody = z.strictObject({
   size: z.string().optional(),
   protect: z.enum(['true', 'false']).optional(),
+  failover: z.string().optional(),
+  'max-loss': z.string().optional(),
 });
 export const snapshotBody = z.strictObject({ name: z.string().nullable().default(null) });
 export const rollbackBody = z.strictObject({ snapshot: z.string() });

@@ -71,6 +71,8 @@ export type VolumeDoc = {
   /** Grows with every change, so that no two values are the same and an old transaction that comes late fits nowhere. */
   readonly revision: number;
   readonly trashed: { readonly removedAtMs: number; readonly expiresAtMs: number } | null;
+  /** Wall clock of the last time when a node took it by itself from a dead owner; absent: never. */
+  readonly failedOverAtMs?: number | undefined;
 };
 
 export const keys = {
@@ -125,6 +127,7 @@ const volumeSchema: z.ZodType<VolumeDoc> = z.object({
   replicas: z.array(nodeName),
   revision: count,
   trashed: z.object({ removedAtMs: count, expiresAtMs: count }).nullable(),
+  failedOverAtMs: z.int().optional(),
 });
 
 const decoder =

@@ -28,7 +28,17 @@ export type VolumeOptions = {
   readonly nodes: readonly NodeName[] | null;
   /** Labels that a node must have to hold a copy; sorted. */
   readonly locality: Labels | null;
+  /** What happens when its owner is dead. */
+  readonly failover: FailoverPolicy | null;
+  /** A takeover that may lose more than this of the last writes waits for a person. */
+  readonly maxLossMs: number | null;
 };
+
+/**
+ * `auto`: the best copy becomes the volume by itself; `manual`: when a person says so; `none`: not at all, unless it is forced.
+ */
+export const failoverPolicies = ['auto', 'manual', 'none'] as const;
+export type FailoverPolicy = (typeof failoverPolicies)[number];
 
 /** Driver options as they come: the object itself, because a copy would lose a key such as `__proto__` without a word. */
 export const rawOptionsSchema = z.custom<Readonly<Record<string, string>>>(
@@ -56,6 +66,8 @@ export const noOptions: VolumeOptions = {
   retain: null,
   nodes: null,
   locality: null,
+  failover: null,
+  maxLossMs: null,
 };
 
 type Parser = (value: string) => Partial<VolumeOptions>;
@@ -76,6 +88,8 @@ const parsers: Readonly<Record<string, { readonly shape: string; readonly parse:
   retain: { shape: 'retain=AGE=all|PERIOD,...', parse: (value) => ({ retain: parseRetention(value) }) },
   nodes: { shape: 'nodes=NODE,...', parse: (value) => ({ nodes: nodeNames(value) }) },
   locality: { shape: 'locality=LABEL=VALUE,...', parse: (value) => ({ locality: parseLabels(value) }) },
+  failover: { shape: 'failover=auto|manual|none', parse: (value) => ({ failover: parseFailoverPolicy(value) }) },
+  'max-loss': { shape: 'max-loss=30s', parse: (value) => ({ maxLossMs: parseDuration(value) }) },
 };
 
 const rawPattern = /^zfs\.([a-z][a-z0-9_]{0,63})$/;
@@ -216,6 +230,12 @@ function copies(value: string): number {
   const count = /^\d$/.test(value) ? Number(value) : Number.NaN;
   if (count <= replicasMax) return count;
   throw new Error(`${quote(value)} is not a number of copies from 0 to ${replicasMax}`);
+}
+
+export function parseFailoverPolicy(value: string): FailoverPolicy {
+  const policy = failoverPolicies.find((one) => one === value.toLowerCase());
+  if (policy !== undefined) return policy;
+  throw new FlockError('invalid-option', `failover is auto, manual or none, not ${quote(value)}`);
 }
 
 function interval(value: string): number {

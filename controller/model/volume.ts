@@ -11,7 +11,7 @@ import {
   type SnapshotName,
   type VolumeName,
 } from './names.ts';
-import type { VolumeOptions } from './options.ts';
+import { failoverPolicies, type VolumeOptions } from './options.ts';
 
 /**
  * Where a volume is in its life. Every arrow is one transaction in the state file; the work on the pool between two arrows can be
@@ -109,6 +109,8 @@ export const volumeOptionsSchema: z.ZodType<VolumeOptions> = z.object({
     .default(null),
   nodes: z.array(nodeName).nullable().default(null),
   locality: z.record(z.string(), z.string()).nullable().default(null),
+  failover: z.enum(failoverPolicies).nullable().default(null),
+  maxLossMs: count.nullable().default(null),
 });
 
 const phaseSchema: z.ZodType<Phase> = z.discriminatedUnion('kind', [

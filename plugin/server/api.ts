@@ -11,11 +11,12 @@ import {
 } from '../../controller/model/api.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { isVolumeName, parseVolumeName } from '../../controller/model/names.ts';
-import { parseSize } from '../../controller/model/quantity.ts';
+import { parseFailoverPolicy } from '../../controller/model/options.ts';
+import { parseDuration, parseSize } from '../../controller/model/quantity.ts';
 import { parseSetting, type SettingsRequest } from '../../controller/model/settings.ts';
 import { param, parseBody } from '../../controller/server/problems.ts';
 import type { Node } from '../node.ts';
-import { protectVolume, resizeVolume } from '../volumes/change.ts';
+import { changeFailover, protectVolume, resizeVolume } from '../volumes/change.ts';
 import { type Context, existingVolume } from '../volumes/context.ts';
 import { createVolume } from '../volumes/create.ts';
 import { createSnapshot, listSnapshots, removeSnapshot, rollbackVolume } from '../volumes/snapshots.ts';
@@ -76,10 +77,15 @@ export function volumeRoutes(node: Node, owner: () => string, version: VersionVi
     return { ...viewVolume(context, record, owner()), snapshots: snapshots?.length ?? null };
   });
   route('patch', '/v1/volumes/:name', async (context, request, signal) => {
-    const { size, protect } = parseBody(changeBody, request);
+    const { size, protect, failover, 'max-loss': maxLoss } = parseBody(changeBody, request);
+    const lossOptions = {
+      ...(failover === undefined ? {} : { failover: parseFailoverPolicy(failover) }),
+      ...(maxLoss === undefined ? {} : { maxLossMs: maxLoss === 'none' ? null : parseDuration(maxLoss) }),
+    };
     const name = param(request, 'name');
     if (size !== undefined) await resizeVolume(context, name, size === 'none' ? null : parseSize(size), signal);
     if (protect !== undefined) await protectVolume(context, name, protect === 'true', signal);
+    if (Object.keys(lossOptions).length > 0) await changeFailover(context, name, lossOptions, signal);
     return volume(context, name);
   });
   route('delete', '/v1/volumes/:name', (context, request, signal) =>

@@ -1,5 +1,7 @@
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
-import { formatSize } from '../../controller/model/quantity.ts';
+import { policyOf } from '../../controller/model/failover.ts';
+import type { VolumeOptions } from '../../controller/model/options.ts';
+import { formatDuration, formatSize } from '../../controller/model/quantity.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { Node } from '../node.ts';
 import { viewVolume } from '../volumes/views.ts';
@@ -34,6 +36,7 @@ export function describeElsewhere(doc: VolumeDoc) {
       dataset: doc.id,
       size: doc.options.sizeBytes === null ? 'unlimited' : formatSize(doc.options.sizeBytes),
       replicas: doc.replicas.join(', '),
+      failover: describeFailover(doc.options),
       protect: doc.options.protect,
     },
   };
@@ -57,11 +60,20 @@ export function describe(node: Node, record: VolumeRecord, owner: string) {
       snapshots: view?.snapshots ?? 'unknown',
       mounts: view?.mounts ?? 0,
       ...(record.epoch > 0
-        ? { replicas: (context?.ownership.copies(record.id) ?? []).map(describeCopy).join(', ') }
+        ? {
+            replicas: (context?.ownership.copies(record.id) ?? []).map(describeCopy).join(', '),
+            failover: describeFailover(record.options),
+          }
         : {}),
       protect: record.options.protect,
     },
   };
+}
+
+/** What happens when the owner dies. */
+function describeFailover(options: VolumeOptions): string {
+  const limit = options.maxLossMs === null ? '' : `, at most ${formatDuration(options.maxLossMs)} lost`;
+  return `${policyOf(options)}${limit}`;
 }
 
 /** A copy and how far it is behind. */

@@ -1,6 +1,6 @@
 import { FlockError, messageOf } from '../../controller/model/errors.ts';
 import { parseVolumeName, quote } from '../../controller/model/names.ts';
-import { checkVolumeSize } from '../../controller/model/options.ts';
+import { checkVolumeSize, type VolumeOptions } from '../../controller/model/options.ts';
 import { encodeStamp, type VolumeRecord } from '../../controller/model/volume.ts';
 import { stampBytesMax } from '../storage/storage.ts';
 import { type Context, readyVolume } from './context.ts';
@@ -23,6 +23,16 @@ export async function protectVolume(
   signal: AbortSignal,
 ): Promise<VolumeRecord> {
   return await changeOptions(context, rawVolume, 'change', signal, { protect });
+}
+
+/** Changes what happens when the owner dies. Only what is given changes. */
+export async function changeFailover(
+  context: Context,
+  rawVolume: string,
+  change: Partial<Pick<VolumeOptions, 'failover' | 'maxLossMs'>>,
+  signal: AbortSignal,
+): Promise<VolumeRecord> {
+  return await changeOptions(context, rawVolume, 'change', signal, change);
 }
 
 type Step = { readonly apply: () => Promise<void> | void; readonly undo: () => Promise<void> };

@@ -187,6 +187,8 @@ function inherit(asked: VolumeOptions, source: VolumeOptions): VolumeOptions {
     retain: asked.retain ?? source.retain,
     nodes: asked.nodes ?? source.nodes,
     locality: asked.locality ?? source.locality,
+    failover: asked.failover ?? source.failover,
+    maxLossMs: asked.maxLossMs ?? source.maxLossMs,
   };
 }
 

@@ -61,7 +61,7 @@ export function viewElsewhere(context: Context, doc: VolumeDoc): VolumeView {
 /** The options that say something, as a user would write them. */
 function chosenOptions(options: VolumeOptions): Record<string, unknown> {
   const { sizeBytes, recordSizeBytes, mode, from, properties, ...others } = options;
-  const { remoteReplicas, intervalMs, retain, nodes, locality, ...plain } = others;
+  const { remoteReplicas, intervalMs, retain, nodes, locality, maxLossMs, ...plain } = others;
   const all = {
     ...plain,
     size: sizeBytes,
@@ -73,6 +73,7 @@ function chosenOptions(options: VolumeOptions): Record<string, unknown> {
     retain: retain === null ? null : formatRetention(retain),
     nodes: nodes?.join(',') ?? null,
     locality: locality === null ? null : formatLabels(locality),
+    'max-loss': maxLossMs === null ? null : formatDuration(maxLossMs),
     ...properties,
   };
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== null && value !== false));

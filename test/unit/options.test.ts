@@ -108,6 +108,8 @@ describe('driver options', () => {
       retain: '1h=all,1d=1h',
       nodes: 'host-2, host-1,host-2',
       locality: 'rack=r1,dc=lon',
+      failover: 'Manual',
+      'max-loss': '90s',
     });
     assert.deepEqual(options, {
       sizeBytes: 1024 * mebi,
@@ -128,6 +130,8 @@ describe('driver options', () => {
       ],
       nodes: ['host-1', 'host-2'],
       locality: { dc: 'lon', rack: 'r1' },
+      failover: 'manual',
+      maxLossMs: 90_000,
     });
     assert.deepEqual(Object.keys(options.locality ?? {}), ['dc', 'rack']);
   });
@@ -137,6 +141,8 @@ describe('driver options', () => {
   for (const [key, value] of [
     ['sise', '1G'],
     ['replicas', '9'],
+    ['failover', 'sometimes'],
+    ['max-loss', 'much'],
     ['replicas', '-1'],
     ['replicas', '1.5'],
     ['remote-replicas', 'all'],
@@ -155,7 +161,7 @@ describe('driver options', () => {
     ['locality', 'rack=r1=r2'],
     ['locality', 'Rack=r1'],
     ['locality', 'rack=../x'],
-    ['failover', 'auto'],
+    ['failower', 'auto'],
     ['size', '-1'],
     ['size', '1.5x'],
     ['size', '0'],
