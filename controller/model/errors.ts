@@ -42,6 +42,7 @@ export const errorCodes = [
   'lease-lost',
   'diverged',
   'handoff-running',
+  'document-changed',
   'no-place',
   'service-not-found',
   'service-paused',

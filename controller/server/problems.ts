@@ -77,6 +77,7 @@ export function statusOf(code: ErrorCode): number {
     case 'epoch-stale':
     case 'diverged':
     case 'handoff-running':
+    case 'document-changed':
     case 'no-place':
     case 'service-paused':
     case 'not-paused':

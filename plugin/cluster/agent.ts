@@ -11,9 +11,10 @@ import type { ApiRequest, Ownership } from '../volumes/ownership.ts';
 import { createCopies } from './copies.ts';
 import { createDirectory, type Directory } from './directory.ts';
 import { createDuties } from './duties.ts';
+import { createExtraCopies } from './extra-copies.ts';
 import { createFence } from './fence.ts';
-import { createHandoffs } from './handoff.ts';
 import { createLease } from './lease.ts';
+import { createMoving, type Moving } from './moving.ts';
 import { createObtaining } from './obtaining.ts';
 import { createPlacing } from './placing.ts';
 import type { Answers, Clock, Peers, Transfer, Users } from './ports.ts';
@@ -37,6 +38,8 @@ export type Agent = {
     read: (receive: (source: number, signal: AbortSignal) => Promise<Snapshot>) => Promise<Snapshot>,
     signal: AbortSignal,
   ): Promise<void>;
+  /** For this node's controller. */
+  readonly moving: Moving;
   takeOver(name: VolumeName, options: { readonly force: boolean }, signal: AbortSignal): Promise<VolumeRecord>;
   copies(id: DatasetId): readonly CopyStatus[];
   problems(id: DatasetId): readonly string[];
@@ -131,13 +134,15 @@ export function createAgent(parts: AgentParts): Agent {
     publish: deadlines.publish,
     log,
   });
+  const extras = createExtraCopies();
   const replicated = (): readonly Replicated[] =>
     state.all().flatMap((record) => {
       if (record.phase.kind !== 'ready') return [];
       const doc = directory.volume(record.id)?.doc;
       if (doc === undefined || doc.owner !== node || doc.epoch !== record.epoch || !fence.isProven(record.id, 0))
         return [];
-      return [{ doc, isMounted: state.uses(record.id).length > 0 }];
+      const copies = [...new Set([...doc.replicas, ...extras.of(record.id)])];
+      return [{ doc, copies, isMounted: state.uses(record.id).length > 0 }];
     });
   const replicator = createReplicator({
     storage,
@@ -164,17 +169,22 @@ export function createAgent(parts: AgentParts): Agent {
     replicator,
     log,
   });
-  const handoffs = createHandoffs({
+  const moving = createMoving({
+    node,
+    store,
     storage,
     state,
     locks,
     clock,
+    peers,
     proofs,
     directory,
     transitions,
     replicator,
+    extras,
+    duties,
     refuseInUse: (record) => refuseInUse(context, record, 'operator'),
-    onChange: () => duties.wake(),
+    usedBytes: (id) => context.usage.of(id)?.usedBytes ?? null,
     signal: stop.signal,
     log,
   });
@@ -275,10 +285,11 @@ export function createAgent(parts: AgentParts): Agent {
         return {};
       },
       'list-snapshots': (_peer, { id }) => copies.list(id),
-      handoff: (peer, ask, signal) => handoffs.hand(peer, ask, signal),
+      handoff: (peer, ask, signal) => moving.handoff(peer, ask, signal),
       promise: async (_peer, { volumes }) => ({ ids: promises.give(volumes) }),
     },
     receive: copies.receive,
+    moving,
     takeOver: takeover.take,
     copies: replicator.status,
     problems: placing.problems,

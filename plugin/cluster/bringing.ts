@@ -1,14 +1,23 @@
 import type { Logger } from 'pino';
+import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { isInternalSnapshot } from '../../controller/model/names.ts';
 import { type Identified, planTransfer } from '../../controller/model/replication.ts';
 import type { Snapshot, Storage } from '../storage/storage.ts';
 import type { Clock, CopyState, Peers } from './ports.ts';
-import { historyOf, type Target, type Work } from './replication-work.ts';
+import { has, historyOf, type Target, type Work } from './replication-work.ts';
 import type { Replicated } from './replicator.ts';
 
-/** Brings one copy to what the volume has, step by step, each step planned anew from what both have. */
-export type Bring = (volume: Replicated, work: Work, target: Target, signal: AbortSignal) => Promise<void>;
+/**
+ * Brings one copy to what the volume has, step by step, each step planned anew from what both have. `until`: the identity of a
+ * snapshot that is enough; null: the newest there is.
+ */
+export type Bring = (
+  volume: Replicated,
+  work: Work,
+  target: Target,
+  options: { readonly until: string | null; readonly signal: AbortSignal },
+) => Promise<void>;
 
 export type BringParts = {
   readonly storage: Storage;
@@ -23,13 +32,14 @@ const stepsMax = 64;
 
 export function createBring({ storage, clock, peers, log }: BringParts): Bring {
   /** Steps through the snapshots that people made, so that a copy has them too, up to the newest. */
-  async function bring(volume: Replicated, work: Work, target: Target, signal: AbortSignal): Promise<void> {
+  const bring: Bring = async (volume, work, target, { until, signal }) => {
     const { doc } = volume;
     const ask = { id: doc.id, epoch: doc.epoch };
     const call = { timeoutMs: callMs, signal };
     for (let step = 0; step < stepsMax && !signal.aborted; step += 1) {
       const startedMs = clock.bootMs();
       target.copy ??= await peers.call(target.node, 'copy-state', ask, call);
+      if (step > 0 && until !== null && has(target, until)) return arrived(doc, target);
       const owner = await historyOf(storage, work);
       const plan = planTransfer({
         owner: upToNext(owner, target.copy),
@@ -42,14 +52,7 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
           const newest = owner.at(-1);
           if (newest === undefined || newest.identity !== target.copy.snapshots?.at(-1)?.identity) continue;
           await work.holds.settle(newest.name, target.node);
-          target.failures = 0;
-          if (target.problem !== null)
-            log.info(
-              { event: 'replication.copy-recovered', dataset: doc.id, node: target.node },
-              'the copy is up to date again',
-            );
-          target.problem = null;
-          return;
+          return arrived(doc, target);
         }
         case 'refused':
           throw new FlockError('epoch-stale', plan.reason);
@@ -76,6 +79,16 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
         }
       }
     }
+  };
+
+  function arrived(doc: VolumeDoc, target: Target): void {
+    target.failures = 0;
+    if (target.problem !== null)
+      log.info(
+        { event: 'replication.copy-recovered', dataset: doc.id, node: target.node },
+        'the copy is up to date again',
+      );
+    target.problem = null;
   }
 
   async function send(

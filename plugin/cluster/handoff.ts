@@ -1,23 +1,16 @@
 import type { Logger } from 'pino';
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError, hasCode, messageOf } from '../../controller/model/errors.ts';
-import { type DatasetId, type NodeName, quote } from '../../controller/model/names.ts';
-import type { VolumeRecord } from '../../controller/model/volume.ts';
+import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { SessionId } from '../../controller/store/store.ts';
-import type { Locks } from '../locks.ts';
-import type { State } from '../state.ts';
-import type { Storage } from '../storage/storage.ts';
-import type { Directory } from './directory.ts';
+import type { Group, Hand } from './handing.ts';
 import type { Clock, HandoffAnswer } from './ports.ts';
-import type { Proofs } from './proofs.ts';
 import type { Replicator } from './replicator.ts';
-import { notOwner, type Transitions } from './transitions.ts';
+import { within } from './within.ts';
 
 /**
- * The owner's side of a handoff: another node wants an idle volume, because a container there mounts it. What is large is sent before
- * anything is locked, so that the volume can be used here until the end; the last step is one transaction.
- *
- *     sending -> (locked, idle, unmounted) -> record says handing-over -> last difference -> store passes it on -> record says replica
+ * Who may have volumes handed over: another node that wants an idle one, because a container there mounts it, and this node's controller,
+ * which hands over all that a move takes with it.
  */
 export type Handoffs = {
   /** Starts, or goes on with, handing a volume to the peer; answers when it is done or shortly before `deadlineMs` are over. */
@@ -26,136 +19,121 @@ export type Handoffs = {
     ask: { readonly id: DatasetId; readonly session: SessionId; readonly deadlineMs: number },
     signal: AbortSignal,
   ): Promise<HandoffAnswer>;
+  /**
+   * Hands all of them over, with the other changes, or none; answers the documents in the order of `ids`. `deadline-exceeded`: nothing
+   * has happened within the time. It is not ended by a caller that goes away: who has lost the answer looks at the store.
+   */
+  handAll(request: {
+    readonly ids: Group['ids'];
+    readonly to: NodeName;
+    readonly session: Group['session'];
+    readonly also: Group['also'];
+    readonly deadlineMs: number;
+  }): Promise<readonly VolumeDoc[]>;
 };
 
 export type HandoffParts = {
-  readonly storage: Storage;
-  readonly state: State;
-  readonly locks: Locks;
   readonly clock: Clock;
-  readonly proofs: Proofs;
-  readonly directory: Directory;
-  readonly transitions: Transitions;
+  readonly hand: Hand;
   readonly replicator: Replicator;
-  /** Throws `volume-in-use` naming the users. */
-  readonly refuseInUse: (record: VolumeRecord) => Promise<void>;
-  readonly onChange: (id: DatasetId) => void;
+  /** Throws `volume-in-use` where the volume is kept for a container here, whoever asks for it. */
+  readonly refuseKept: (id: DatasetId) => Promise<void>;
   /** Ends when the node stops. */
   readonly signal: AbortSignal;
   readonly log: Logger;
 };
 
-type Job = { readonly to: NodeName; session: SessionId; readonly done: Promise<VolumeDoc>; isOver: boolean };
+type Job = {
+  readonly to: NodeName;
+  /** A peer may ask again for how far it is, with another session. */
+  readonly isOfPeer: boolean;
+  session: Group['session'];
+  readonly done: Promise<readonly VolumeDoc[]>;
+  isOver: boolean;
+};
 
 const answerMarginMs = 1_000;
-/** Far below the time for which a node keeps a copy that it was just asked about, though the document does not list it. */
-const handOverMs = 10_000;
 /** A job that nobody asks for any more is forgotten with its result. */
 const resultKeptMs = 30_000;
+/** Containers that a move has just stopped are given back by Docker a moment later. */
+const idleMs = 3_000;
+/** What says more than that the time was over, or that something may have happened. All others are what the deadline has ended. */
+const telling = ['store-unavailable', 'not-owner', 'document-changed', 'volume-in-use', 'volume-not-found'] as const;
 
-export function createHandoffs(parts: HandoffParts): Handoffs {
-  const { storage, state, locks, clock, proofs, directory, transitions, replicator, refuseInUse, onChange, log } =
-    parts;
+export function createHandoffs({ clock, hand, replicator, refuseKept, signal: stopped, log }: HandoffParts): Handoffs {
   const jobs = new Map<DatasetId, Job>();
 
-  function recordOf(id: DatasetId): VolumeRecord {
-    const record = state.byId(id);
-    if (record !== undefined && (record.phase.kind === 'ready' || record.phase.kind === 'handing-over')) return record;
-    const doc = directory.volume(id)?.doc;
-    if (doc !== undefined) throw notOwner(doc);
-    throw new FlockError('volume-not-found', `there is no volume ${id} here`);
+  function runningJob(id: DatasetId): Job | null {
+    const job = jobs.get(id);
+    return job !== undefined && !job.isOver ? job : null;
   }
 
-  function start(id: DatasetId, to: NodeName, session: SessionId): Job {
-    const job: { -readonly [Key in keyof Job]: Job[Key] } = { to, session, isOver: false, done: Promise.reject() };
+  function start(group: Group, isOfPeer: boolean, signal: AbortSignal): Job {
+    const { ids, to, session } = group;
+    const job: { -readonly [Key in keyof Job]: Job[Key] } = {
+      to,
+      isOfPeer,
+      session,
+      isOver: false,
+      done: Promise.reject(),
+    };
     job.done.catch(() => undefined);
-    job.done = perform(id, job).finally(() => {
+    job.done = hand({ ...group, session: () => job.session() }, signal).finally(() => {
       job.isOver = true;
-      void clock.sleep(resultKeptMs, parts.signal).then(() => {
-        if (jobs.get(id) === job) jobs.delete(id);
+      void clock.sleep(resultKeptMs, stopped).then(() => {
+        for (const id of ids) if (jobs.get(id) === job) jobs.delete(id);
       });
     });
     job.done.catch((error: unknown) =>
       log.info(
-        { event: 'handoff.failed', dataset: id, to, reason: messageOf(error) },
-        'the volume was not handed over',
+        { event: 'handoff.failed', datasets: ids, to, reason: messageOf(error) },
+        'nothing was handed over, or it is not known',
       ),
     );
-    jobs.set(id, job);
+    for (const id of ids) jobs.set(id, job);
     return job;
-  }
-
-  async function perform(id: DatasetId, job: Job): Promise<VolumeDoc> {
-    const { signal } = parts;
-    const startedMs = clock.bootMs();
-    const record = recordOf(id);
-    await refuseInUse(record);
-    const volume = directory.volume(id) ?? (await directory.look(id));
-    if (volume === null)
-      throw new FlockError(
-        'volume-not-found',
-        `the cluster does not know the volume ${quote(record.name)} yet; try again`,
-      );
-    const replicated = { doc: volume.doc, isMounted: true };
-    await replicator.sync(replicated, job.to, false, signal);
-    return await locks.with(record.name, `handing over to ${job.to}`, signal, async () => {
-      const current = recordOf(id);
-      await refuseInUse(current);
-      await storage.unmount(id);
-      state.setUses(id, []);
-      const leaving: VolumeRecord = { ...current, phase: { kind: 'handing-over', to: job.to } };
-      state.commit({ put: [leaving] });
-      try {
-        await replicator.sync(replicated, job.to, true, signal);
-        const doc = await transitions.handOver(id, job.to, job.session, clock.bootMs() + handOverMs);
-        proofs.dropped(id);
-        await replicator.drop(id);
-        state.commit({
-          put: [{ ...leaving, epoch: doc.epoch, phase: { kind: 'replica', owner: job.to, stashing: null } }],
-        });
-        log.info(
-          {
-            event: 'handoff.done',
-            volume: record.name,
-            dataset: id,
-            to: job.to,
-            epoch: doc.epoch,
-            ms: clock.bootMs() - startedMs,
-          },
-          'volume handed over',
-        );
-        onChange(id);
-        return doc;
-      } catch (error) {
-        // Where it is not known what the store has done, the record stays as it is until a look at the store tells.
-        if (!hasCode(error, 'store-unavailable')) state.commit({ put: [{ ...current, phase: { kind: 'ready' } }] });
-        onChange(id);
-        throw error;
-      }
-    });
   }
 
   return {
     async hand(peer, { id, session, deadlineMs }, signal) {
-      const present = jobs.get(id);
-      const running = present !== undefined && !present.isOver ? present : null;
-      if (running !== null && running.to !== peer) {
-        throw new FlockError('handoff-running', `the volume is being handed to node ${running.to}; try again`);
-      }
-      const job = running ?? start(id, peer, session);
-      job.session = session;
-      const waited = new AbortController();
-      const late = clock
-        .sleep(Math.max(0, deadlineMs - answerMarginMs), AbortSignal.any([signal, waited.signal]))
-        .then(() => null);
-      try {
-        const doc = await Promise.race([job.done, late]);
-        if (doc !== null) return { kind: 'done', doc };
-      } finally {
-        waited.abort();
-      }
+      const startedMs = clock.bootMs();
+      if (runningJob(id) === null) await refuseKept(id);
+      // Somebody may have begun while the store was asked.
+      const running = runningJob(id);
+      if (running !== null && (running.to !== peer || !running.isOfPeer)) throw beingHanded(running.to);
+      const job = running ?? start({ ids: [id], to: peer, session: () => session, also: [], idleMs: 0 }, true, stopped);
+      job.session = () => session;
+      const leftMs = startedMs + deadlineMs - answerMarginMs - clock.bootMs();
+      const [doc] = (await within(clock, leftMs, signal, job.done)) ?? [];
+      if (doc !== undefined) return { kind: 'done', doc };
       const copy = replicator.status(id).find(({ node }) => node === peer);
       return { kind: 'running', sentBytes: copy?.sentBytes ?? 0, totalBytes: copy?.totalBytes ?? null };
     },
+
+    async handAll({ ids, to, session, also, deadlineMs }) {
+      for (const id of ids) {
+        const running = runningJob(id);
+        if (running !== null) throw beingHanded(running.to);
+      }
+      const limit = new AbortController();
+      const over = new AbortController();
+      const late = new FlockError(
+        'deadline-exceeded',
+        `the volumes could not be handed to node ${to} within ${deadlineMs / 1000} s; nothing was changed`,
+      );
+      void clock.sleep(deadlineMs, AbortSignal.any([stopped, over.signal])).then(() => limit.abort(late));
+      const signal = AbortSignal.any([stopped, limit.signal]);
+      try {
+        return await start({ ids, to, session, also, idleMs }, false, signal).done;
+      } catch (error) {
+        throw limit.signal.aborted && !hasCode(error, ...telling) ? late : error;
+      } finally {
+        over.abort();
+      }
+    },
   };
+}
+
+function beingHanded(to: NodeName): FlockError {
+  return new FlockError('handoff-running', `the volume is being handed to node ${to}; try again`, { to });
 }

@@ -1,4 +1,6 @@
+import { FlockError } from '../../controller/model/errors.ts';
 import type { DatasetId, NodeName, SnapshotName } from '../../controller/model/names.ts';
+import { parseReplicationSnapshot } from '../../controller/model/replication.ts';
 import type { Snapshot, Storage } from '../storage/storage.ts';
 import { createHolds, type Holds } from './holds.ts';
 import type { CopyState } from './ports.ts';
@@ -7,6 +9,8 @@ import type { CopyState } from './ports.ts';
 
 export type Target = {
   readonly node: NodeName;
+  /** It is not to have a copy any more, or the volume is not ours. */
+  readonly stop: AbortController;
   copy: CopyState | null;
   sending: Promise<void> | null;
   sentBytes: number;
@@ -76,6 +80,7 @@ export function targetOf(work: Work, node: NodeName): Target {
   if (known !== undefined) return known;
   const made: Target = {
     node,
+    stop: new AbortController(),
     copy: null,
     sending: null,
     sentBytes: 0,
@@ -89,8 +94,32 @@ export function targetOf(work: Work, node: NodeName): Target {
   return made;
 }
 
+/** Forgets the others and ends what is being sent to them, unless somebody waits for it. */
+export function dropTargets(work: Work, kept: readonly NodeName[]): void {
+  if (work.syncs > 0) return;
+  for (const [node, { stop }] of work.targets) {
+    if (kept.includes(node)) continue;
+    work.targets.delete(node);
+    stop.abort(new FlockError('not-owner', `node ${node} is to have no copy of ${work.id} any more`));
+  }
+}
+
 export function has(target: Target, identity: string | undefined): boolean {
   return identity !== undefined && target.copy?.snapshots?.at(-1)?.identity === identity;
+}
+
+/** See `Replicator.complete`. What is at rest was not changed since. */
+export function completeOf(
+  work: Work,
+  target: Target,
+  isMounted: boolean,
+  now: number,
+): { readonly identity: string; readonly atMs: number } | null {
+  const identity = work.newest?.identity;
+  if (identity === undefined || !has(target, identity)) return null;
+  const isAtRest = !isMounted && !work.touched && work.restsWith !== null;
+  const atMs = isAtRest ? now : target.currentAtMs;
+  return atMs === null ? null : { identity, atMs };
 }
 
 export async function historyOf(storage: Storage, work: Work): Promise<readonly Snapshot[]> {
@@ -116,4 +145,13 @@ export function statusOf(work: Work, target: Target, now: number): CopyStatus {
     totalBytes: target.totalBytes,
     problem: target.problem,
   };
+}
+
+/** Of the newest snapshot that replication has made. */
+export function lastTimeMs(history: readonly Snapshot[]): number | null {
+  for (let index = history.length - 1; index >= 0; index -= 1) {
+    const found = parseReplicationSnapshot((history[index] as Snapshot).name);
+    if (found !== null) return found.timeMs;
+  }
+  return null;
 }

@@ -2,22 +2,19 @@ import type { Logger } from 'pino';
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError, hasCode, messageOf } from '../../controller/model/errors.ts';
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
-import {
-  intervalMsDefault,
-  nextInterval,
-  parseReplicationSnapshot,
-  snapshotName,
-  snapshotTimeMs,
-} from '../../controller/model/replication.ts';
+import { intervalMsDefault, nextInterval, snapshotName, snapshotTimeMs } from '../../controller/model/replication.ts';
 import type { Locks } from '../locks.ts';
-import type { Snapshot, Storage } from '../storage/storage.ts';
+import type { Storage } from '../storage/storage.ts';
 import { createBring } from './bringing.ts';
 import type { Clock, Peers } from './ports.ts';
 import {
   type CopyStatus,
+  completeOf,
   createWork,
+  dropTargets,
   has,
   historyOf,
+  lastTimeMs,
   statusOf,
   type Target,
   targetOf,
@@ -38,17 +35,28 @@ export type Replicator = {
   /** The content may have changed while it was not mounted, or the copies are others now. */
   touch(id: DatasetId): void;
   /**
-   * Brings one node's copy to what the volume is now, whether the document lists it or not. The volume must not be written meanwhile.
+   * Brings one node's copy to what the volume is now, whether the document lists it or not; what is written meanwhile is not in it.
    * `isLocked`: the caller has the lock of its name, so none is taken here.
    */
   sync(volume: Replicated, node: NodeName, isLocked: boolean, signal: AbortSignal): Promise<void>;
   status(id: DatasetId): readonly CopyStatus[];
+  /** The snapshot that the node's copy has, and up to when (boot time) that is everything; null: it is not, or that is not known. */
+  complete(
+    id: DatasetId,
+    node: NodeName,
+    isMounted: boolean,
+  ): { readonly identity: string; readonly atMs: number } | null;
   /** Forgets what it knows and stops what it sends. */
   drop(id: DatasetId): Promise<void>;
   run(signal: AbortSignal): Promise<void>;
 };
 
-export type Replicated = { readonly doc: VolumeDoc; readonly isMounted: boolean };
+/** `copies`: the nodes that the document lists, and those that are wanted for a while. */
+export type Replicated = {
+  readonly doc: VolumeDoc;
+  readonly copies: readonly NodeName[];
+  readonly isMounted: boolean;
+};
 
 export type ReplicatorParts = {
   readonly storage: Storage;
@@ -88,7 +96,8 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
 
   async function tick(signal: AbortSignal): Promise<void> {
     const now = clock.bootMs();
-    const current = volumes().filter(({ doc }) => doc.replicas.length > 0);
+    // What a volume without copies still holds for those that it had is let go first.
+    const current = volumes().filter(({ doc, copies }) => copies.length > 0 || works.has(doc.id));
     dropOthers(new Set(current.map(({ doc }) => doc.id)));
     const due = current.filter((volume) => isDue(volume, workOf(volume.doc.id), now));
     const marks = await marksOf(due);
@@ -106,10 +115,10 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
   }
 
   /** A volume at rest has nothing to do until it is mounted, touched, or to have other copies. */
-  function isDue({ doc, isMounted }: Replicated, work: Work, now: number): boolean {
+  function isDue({ copies, isMounted }: Replicated, work: Work, now: number): boolean {
     if (work.isAttended) return false;
     if (work.checkAtMs <= now) return true;
-    return work.restsWith !== null && (isMounted || work.touched || work.restsWith.join() !== doc.replicas.join());
+    return work.restsWith !== null && (isMounted || work.touched || work.restsWith.join() !== copies.join());
   }
 
   function dropOthers(kept: ReadonlySet<DatasetId>): void {
@@ -123,10 +132,9 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
   }
 
   async function advance(volume: Replicated, work: Work, mark: string | null, signal: AbortSignal): Promise<void> {
-    const { doc } = volume;
-    const nodes = new Set(doc.replicas);
-    for (const node of [...work.targets.keys()]) if (!nodes.has(node)) work.targets.delete(node);
-    const targets = doc.replicas.map((node) => targetOf(work, node));
+    const { doc, copies } = volume;
+    dropTargets(work, copies);
+    const targets = copies.map((node) => targetOf(work, node));
     const startedMs = clock.bootMs();
     try {
       const changed = work.newest === null || (mark !== null && mark !== work.mark);
@@ -141,8 +149,9 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
         work.pruneAtMs = startedMs + pruneMs;
         // Until each copy has its own, what is left over may be all that keeps what it has in common with the volume.
         if (work.syncs === 0 && targets.every(({ currentAtMs }) => currentAtMs !== null))
-          await work.holds.releaseAllBut(doc.replicas, work.stop.signal);
+          await work.holds.releaseAllBut(copies, work.stop.signal);
         await thin(volume, work, signal);
+        if (copies.length === 0 && work.syncs === 0) return void drop(doc.id);
       }
     } catch (error) {
       if (work.stop.signal.aborted) return;
@@ -150,16 +159,18 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     }
     const waiting = targets.some((target) => !has(target, work.newest?.identity));
     const intervalMs = doc.options.intervalMs ?? intervalMsDefault;
+    // Its copies are to be known as complete up to the last second.
+    const isWatched = waiting || doc.options.maxLossMs !== null;
     // Nothing can change what is not mounted but `touch` tells of it.
     const isAtRest = !volume.isMounted && !work.touched && !waiting && work.newest !== null;
-    work.restsWith = isAtRest ? doc.replicas : null;
+    work.restsWith = isAtRest ? copies : null;
     if (isAtRest) {
       work.checkAtMs = Math.min(work.pruneAtMs, startedMs + pruneMs);
       return;
     }
     work.checkAtMs =
       startedMs +
-      nextInterval({ intervalMs, lastCycleMs: work.cycleMs, unchangedChecks: waiting ? 0 : work.unchanged });
+      nextInterval({ intervalMs, lastCycleMs: work.cycleMs, unchangedChecks: isWatched ? 0 : work.unchanged });
   }
 
   async function takeSnapshot({ doc }: Replicated, work: Work): Promise<void> {
@@ -183,7 +194,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
   function start(volume: Replicated, work: Work, target: Target): void {
     if (transfers >= transfersMax) return;
     transfers += 1;
-    target.sending = bring(volume, work, target, work.stop.signal)
+    target.sending = bring(volume, work, target, { until: null, signal: target.stop.signal })
       .catch((error: unknown) => failed(work, target, error))
       .finally(() => {
         target.sending = null;
@@ -193,7 +204,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
   }
 
   function failed(work: Work, target: Target, error: unknown): void {
-    if (work.stop.signal.aborted) return;
+    if (target.stop.signal.aborted) return;
     target.copy = null;
     target.failures += 1;
     target.retryAtMs = clock.bootMs() + Math.min(retryMsMax, retryMsMin * 2 ** Math.min(10, target.failures - 1));
@@ -211,7 +222,9 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     const work = works.get(id);
     if (work === undefined) return;
     works.delete(id);
-    work.stop.abort(new FlockError('not-owner', `replication of ${id} has been stopped`));
+    const reason = new FlockError('not-owner', `replication of ${id} has been stopped`);
+    work.stop.abort(reason);
+    for (const { stop } of work.targets.values()) stop.abort(reason);
     await Promise.all([...work.targets.values()].map(({ sending }) => sending));
   }
 
@@ -237,7 +250,11 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
         while (target.sending !== null) await target.sending;
         // A copy that the document does not list may have been given up since it was last seen.
         target.copy = null;
-        const bringing = bring(volume, work, target, AbortSignal.any([signal, work.stop.signal]));
+        const until = work.newest?.identity ?? null;
+        const bringing = bring(volume, work, target, {
+          until,
+          signal: AbortSignal.any([signal, target.stop.signal]),
+        });
         target.sending = bringing
           .catch(() => {
             target.copy = null;
@@ -255,6 +272,11 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
       return work === undefined
         ? []
         : [...work.targets.values()].map((target) => statusOf(work, target, clock.bootMs()));
+    },
+    complete(id, node, isMounted) {
+      const work = works.get(id);
+      const target = work?.targets.get(node);
+      return work === undefined || target === undefined ? null : completeOf(work, target, isMounted, clock.bootMs());
     },
     drop,
     async run(signal) {
@@ -279,12 +301,4 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     for (const { checkAtMs, isAttended } of works.values()) if (checkAtMs < next && !isAttended) next = checkAtMs;
     return Math.max(works.size > manyVolumes ? tickMsMany : tickMsMin, next - now);
   }
-}
-
-function lastTimeMs(history: readonly Snapshot[]): number | null {
-  for (let index = history.length - 1; index >= 0; index -= 1) {
-    const found = parseReplicationSnapshot((history[index] as Snapshot).name);
-    if (found !== null) return found.timeMs;
-  }
-  return null;
 }

@@ -3,11 +3,14 @@ import { FlockError } from '../../controller/model/errors.ts';
 import { type DatasetId, type NodeName, quote, type VolumeName } from '../../controller/model/names.ts';
 import { createdDoc, ownedBy } from '../../controller/model/ownership.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
-import type { Operation, Outcome, SessionId, Store } from '../../controller/store/store.ts';
+import type { Operation, SessionId, Store } from '../../controller/store/store.ts';
 import type { Directory, SeenVolume } from './directory.ts';
 import type { Lease } from './lease.ts';
+import { createOwnVolumes } from './own-volumes.ts';
+import { createHandOver, type Handover } from './passing-on.ts';
 import type { Clock } from './ports.ts';
 import type { Proofs } from './proofs.ts';
+import { createChanges } from './unanswered.ts';
 
 /**
  * The changes of a volume's document, each one transaction that the store does or refuses as a whole. Every one of them checks the
@@ -23,10 +26,13 @@ export type Transitions = {
   reaffirm(volume: SeenVolume): Promise<boolean>;
   /** Changes a document of ours. Throws `not-owner` if it is not (any more). */
   update(id: DatasetId, change: (doc: VolumeDoc) => VolumeDoc): Promise<VolumeDoc>;
-  /** Passes the volume, with the lock, to another node's session. Throws `not-owner` if that was refused, `volume-busy` after that boot time. */
-  handOver(id: DatasetId, to: NodeName, session: SessionId, untilMs: number): Promise<VolumeDoc>;
+  /**
+   * Passes volumes, with their locks, to another node's session, and makes the other changes: all of it or nothing. Where the store
+   * refuses it: `not-owner`, `node-unreachable` if the session has ended, `document-changed` for one of the other changes.
+   */
+  handOver(handover: Handover): Promise<readonly VolumeDoc[]>;
   /** Takes a volume that nobody has locked. Whether that is allowed is the caller's business. Throws `not-owner` if it was refused. */
-  take(volume: SeenVolume): Promise<VolumeDoc>;
+  take(volume: SeenVolume, cause: 'automatic' | 'operator'): Promise<VolumeDoc>;
   /**
    * Removes name and document of a volume of ours; does nothing if there is none. `store-unavailable` also while a change that was not
    * answered may still make one.
@@ -51,18 +57,10 @@ export type TransitionParts = {
 };
 
 const attemptsMax = 5;
-/** So long after it was sent a transaction without an answer may still be done: far above the few seconds that were seen of Consul. */
-const lateMsMax = 30_000;
 
 export function createTransitions({ store, clock, lease, proofs, directory, node }: TransitionParts): Transitions {
-  function sessionNow(): SessionId {
-    const session = lease.session();
-    if (session !== null) return session;
-    throw new FlockError(
-      'store-unavailable',
-      'this node has no session in the store yet, so it can own no volume; flock tries again by itself',
-    );
-  }
+  const changes = createChanges(store, clock);
+  const { sessionNow, own, changeOwn } = createOwnVolumes({ lease, directory, changes, node });
 
   async function transactLocking(
     doc: VolumeDoc,
@@ -70,71 +68,13 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
     operations: readonly Operation[],
   ): Promise<boolean> {
     const atMs = clock.bootMs();
-    const outcome = await transact(doc.id, doc, operations);
+    const outcome = await changes.transact([doc], operations);
     if (outcome.kind === 'done') proofs.locked(doc.id, session, atMs);
     return outcome.kind === 'done';
   }
 
   const encode = (doc: VolumeDoc) => JSON.stringify(doc);
   const revised = (doc: VolumeDoc): VolumeDoc => ({ ...doc, revision: doc.revision + 1 });
-
-  /** Changes whose answer has not come, and may never: the revisions that they make. */
-  const unanswered = new Map<DatasetId, readonly VolumeDoc[]>();
-  /** What this node has written last. */
-  const written = new Map<DatasetId, VolumeDoc>();
-
-  /** Boot times until which an unanswered change may come. What a predecessor of this process has sent is not known. */
-  const lateUntilMs = new Map<DatasetId, number>();
-  const allLateUntilMs = clock.bootMs() + lateMsMax;
-
-  async function transact(id: DatasetId, doc: VolumeDoc, operations: readonly Operation[]): Promise<Outcome> {
-    unanswered.set(id, [...(unanswered.get(id) ?? []), doc]);
-    const outcome = await store.transact(operations).catch((error: unknown) => {
-      lateUntilMs.set(id, clock.bootMs() + lateMsMax);
-      throw error;
-    });
-    if (outcome.kind === 'done') written.set(id, doc);
-    settle(id, (other) => other === doc);
-    return outcome;
-  }
-
-  function settle(id: DatasetId, isSettled: (doc: VolumeDoc) => boolean): void {
-    const left = (unanswered.get(id) ?? []).filter((doc) => !isSettled(doc));
-    if (left.length === 0) unanswered.delete(id);
-    else unanswered.set(id, left);
-  }
-
-  /** Fresh, ours, and locked by us. */
-  async function own(id: DatasetId): Promise<SeenVolume & { readonly session: SessionId }> {
-    const volume = await directory.look(id);
-    const session = sessionNow();
-    if (volume === null) throw new FlockError('not-owner', `the cluster does not know the volume ${id}`);
-    if (volume.doc.owner !== node) throw notOwner(volume.doc);
-    if (volume.session !== session)
-      throw new FlockError(
-        'store-unavailable',
-        `volume ${quote(volume.doc.name)} is not locked by this node yet; flock tries again by itself`,
-      );
-    return { ...volume, session };
-  }
-
-  /** Repeats a change of our own document until no other change of ours comes between. */
-  async function changeOwn(
-    id: DatasetId,
-    operations: (volume: SeenVolume & { readonly session: SessionId }) => {
-      readonly doc: VolumeDoc;
-      readonly operations: readonly Operation[];
-    },
-  ): Promise<VolumeDoc> {
-    for (let attempt = 1; ; attempt += 1) {
-      const volume = await own(id);
-      const { doc, operations: wanted } = operations(volume);
-      const outcome = await transact(id, doc, wanted);
-      if (outcome.kind === 'done') return doc;
-      if (attempt === attemptsMax)
-        throw new FlockError('not-owner', `the store refused to change volume ${quote(doc.name)}: ${outcome.reason}`);
-    }
-  }
 
   const lock: Transitions['lock'] = async (volume) => {
     const { id } = volume.doc;
@@ -148,19 +88,7 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
 
   return {
     lock,
-    certain(id) {
-      const seen = directory.volume(id);
-      const own = written.get(id) ?? null;
-      // Each change is made to what it was decided on, or not at all, so it is over when there is that revision or a newer one. That
-      // the store refused a later change says nothing.
-      const revision = Math.max(seen?.doc.revision ?? 0, own?.revision ?? 0);
-      settle(id, (doc) => doc.revision <= revision);
-      if (unanswered.has(id)) return null;
-      if (own !== null && own.revision >= (seen?.doc.revision ?? 0)) return own;
-      // What a predecessor of this process remembered, or may have changed with its last breath, is not certain.
-      const isFresh = seen !== null && seen.index !== '' && (own !== null || clock.bootMs() >= allLateUntilMs);
-      return isFresh ? seen.doc : null;
-    },
+    certain: (id) => changes.certain(id, directory.volume(id)),
     async claim(record) {
       const session = sessionNow();
       const doc = createdDoc(record, node);
@@ -197,29 +125,12 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
         };
       }),
 
-    async handOver(id, to, session, untilMs) {
-      const volume = await own(id);
-      if (clock.bootMs() > untilMs)
-        throw new FlockError(
-          'volume-busy',
-          `volume ${quote(volume.doc.name)} could not be handed to ${to} in time; try again`,
-        );
-      const doc = ownedBy(volume.doc, to);
-      const outcome = await transact(id, doc, [
-        { kind: 'check-index', key: keys.volume(id), index: volume.index },
-        { kind: 'unlock', key: keys.volume(id), value: encode(doc), session: volume.session },
-        { kind: 'lock', key: keys.volume(id), value: encode(doc), session },
-      ]);
-      if (outcome.kind === 'done') return doc;
-      throw new FlockError(
-        'not-owner',
-        `the store refused to hand volume ${quote(doc.name)} to ${to}: ${outcome.reason}`,
-      );
-    },
+    handOver: createHandOver({ clock, changes, own }),
 
-    async take(volume) {
+    async take(volume, cause) {
       const session = sessionNow();
-      const doc = ownedBy(volume.doc, node);
+      const owned = ownedBy(volume.doc, node);
+      const doc = cause === 'automatic' ? { ...owned, failedOverAtMs: Math.round(clock.nowMs()) } : owned;
       const taken = await transactLocking(doc, session, [
         { kind: 'check-index', key: keys.volume(doc.id), index: volume.index },
         { kind: 'lock', key: keys.volume(doc.id), value: encode(doc), session },
@@ -234,7 +145,7 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
     async withdraw({ id, epoch }) {
       for (let attempt = 1; ; attempt += 1) {
         const volume = await directory.look(id);
-        if (volume === null && clock.bootMs() < Math.max(allLateUntilMs, lateUntilMs.get(id) ?? 0))
+        if (volume === null && changes.mayComeLate(id))
           throw new FlockError('store-unavailable', `the store may still do what was asked of it about volume ${id}`);
         if (volume === null || volume.doc.owner !== node) return;
         // It became ours after this dataset, then a copy, was given up: it may be the best that there is.
@@ -281,10 +192,4 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
       });
     },
   };
-}
-
-export function notOwner(doc: VolumeDoc): FlockError {
-  return new FlockError('not-owner', `volume ${quote(doc.name)} belongs to node ${doc.owner}, not to this one`, {
-    owner: doc.owner,
-  });
 }

@@ -17,6 +17,7 @@ import type { Node } from '../node.ts';
 import type { Context } from '../volumes/context.ts';
 import { removeStash, restoreStash, stashedVolumes } from '../volumes/stash.ts';
 import { viewVolume } from '../volumes/views.ts';
+import { copyEstimate, copyRound, handOver } from './moving-api.ts';
 
 const answerMsMax = 100_000;
 /** A node that is just dying must not hold up a listing. */
@@ -108,6 +109,17 @@ export function memberRoutes(node: Node, member: Pick<Member, 'agent' | 'identit
       );
     return everywhere('/v1/copies', own, copyView);
   });
+
+  // A controller asks its own node's plugin only.
+  if (!isForwarded) {
+    route('post', '/v1/handovers', (context, request) => handOver(context, running().agent.moving, request));
+    route('post', '/v1/copies', (context, request, signal) =>
+      copyRound(context, running().agent.moving, request, signal),
+    );
+    route('get', '/v1/copies/estimate', (context, request, signal) =>
+      copyEstimate(context, running().agent.moving, request, signal),
+    );
+  }
 
   route('get', '/v1/stashes', async (context) => {
     await context.usage.refresh().catch(() => undefined);

@@ -70,8 +70,8 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'the answer to a later change is taken for the one that did not come',
-    file: 'plugin/cluster/transitions.ts',
-    changes: [{ from: 'settle(id, (other) => other === doc);', to: 'settle(id, () => true);' }],
+    file: 'plugin/cluster/unanswered.ts',
+    changes: [{ from: 'settle(doc.id, (other) => other === doc);', to: 'settle(doc.id, () => true);' }],
     rules: ['I1', 'I2'],
     seedsMax: 2_000,
   },
@@ -89,15 +89,17 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'a volume is handed over while it is used',
-    file: 'plugin/cluster/handoff.ts',
-    changes: [{ from: 'await refuseInUse(current);', to: '' }],
+    file: 'plugin/cluster/handing.ts',
+    changes: [{ from: 'await Promise.all(records.map(parts.refuseInUse));', to: '' }],
     rules: ['I1', 'I3'],
     seedsMax: 500,
   },
   {
     name: 'the last difference is not sent before a volume is handed over',
-    file: 'plugin/cluster/handoff.ts',
-    changes: [{ from: 'await replicator.sync(replicated, job.to, true, signal);', to: '' }],
+    file: 'plugin/cluster/handing.ts',
+    changes: [
+      { from: 'await allOf(volumes, signal, (volume, ended) => replicator.sync(volume, to, true, ended));', to: '' },
+    ],
     rules: ['I4'],
     seedsMax: 500,
   },
