@@ -1,5 +1,8 @@
-import type { VolumeName } from './names.ts';
-import type { ContainerSpec, WorkloadDoc, WorkloadId } from './workload.ts';
+import { firstPart, type ObstacleFacts, obstaclesOf } from './container-obstacles.ts';
+import { type InspectedNetwork, type InspectedWorkload, isFlockDriver } from './inspected.ts';
+import { isVolumeName, type VolumeName } from './names.ts';
+import { type ContainerSpec, specBytesMax, type WorkloadDoc, type WorkloadId } from './workload.ts';
+import { failoverOf, portsOf, serviceOf } from './workload-labels.ts';
 
 /** What a workload's document says of its container, as Docker describes it. */
 export type Described = Pick<WorkloadDoc, 'name' | 'service' | 'failover' | 'spec' | 'after' | 'obstacles'> & {
@@ -7,11 +10,49 @@ export type Described = Pick<WorkloadDoc, 'name' | 'service' | 'failover' | 'spe
   readonly volumes: readonly VolumeName[];
 };
 
+/** What the container's own description does not say. */
+export type SpecFacts = Omit<ObstacleFacts, 'networks'> & {
+  readonly networks: ReadonlyMap<string, InspectedNetwork>;
+  /** Ports of a service that links of other containers lead to. */
+  readonly linkedPorts: (service: string) => readonly number[];
+};
+
 /**
  * Which workload a container that flock has made was made for. Such a container is never taken for a new workload. Not below "flock.":
  * those labels are the users'.
  */
 export const workloadLabel = 'flock-workload';
+
+export function describeContainer(inspected: InspectedWorkload, facts: SpecFacts): Described {
+  const labels = inspected.Config.Labels ?? {};
+  const service = serviceOf(labels);
+  const after = [...(inspected.HostConfig.VolumesFrom ?? []), ...(inspected.HostConfig.Links ?? [])]
+    .map((text) => facts.nameOf(firstPart(text)))
+    .toSorted();
+  const spec = specOf(inspected, facts, service);
+  const bytes = new TextEncoder().encode(JSON.stringify(spec)).length;
+  const isTooLarge = bytes > specBytesMax;
+  const obstacles = [
+    ...obstaclesOf(inspected, facts),
+    ...(isTooLarge
+      ? [`-e, -l: environment, labels and options take ${bytes} bytes, of which flock can keep ${specBytesMax}`]
+      : []),
+  ];
+  return {
+    name: inspected.Name.replace(/^\//, ''),
+    service,
+    failover: failoverOf(labels),
+    spec: isTooLarge ? { ...spec, create: {}, networks: {}, networksNeeded: {} } : spec,
+    after: [...new Set(after)],
+    obstacles,
+    volumes: volumeNamesOf(inspected),
+  };
+}
+
+/** Whether flock looks after this container: it has a flock volume, or labels of flock. */
+export function isOurs(labels: Readonly<Record<string, string>>, volumeDrivers: readonly string[]): boolean {
+  return Object.keys(labels).some((label) => label.startsWith('flock.')) || volumeDrivers.some(isFlockDriver);
+}
 
 /** The body of `POST /containers/create`. `image`: a name or an id, whatever means the image on this host. */
 export function createBodyOf(
@@ -24,4 +65,141 @@ export function createBodyOf(
     Image: made.image,
     Labels: { ...(typeof labels === 'object' ? labels : {}), [workloadLabel]: made.workload },
   };
+}
+
+function volumeNamesOf({ Mounts }: InspectedWorkload): readonly VolumeName[] {
+  const names = (Mounts ?? []).filter(({ Driver }) => isFlockDriver(Driver)).map(({ Name }) => Name);
+  return [...new Set(names.filter(isVolumeName))].toSorted();
+}
+
+function specOf(inspected: InspectedWorkload, facts: SpecFacts, service: string | null): ContainerSpec {
+  const { Config } = inspected;
+  const { main, others } = networksOf(inspected);
+  const needed = [main, ...Object.keys(others)].flatMap((name) => {
+    const network = name === null ? undefined : facts.networks.get(name);
+    return network === undefined || network.Driver !== 'bridge' ? [] : [[network.Name, networkBody(network)] as const];
+  });
+  const ports = [...portsOf(Config.Labels ?? {}), ...(service === null ? [] : facts.linkedPorts(service))];
+  return {
+    image: Config.Image,
+    imageId: inspected.Image,
+    create: {
+      ...configOf(inspected),
+      HostConfig: hostConfigOf(inspected, facts, main),
+      ...(main === null ? {} : { NetworkingConfig: { EndpointsConfig: { [main]: endpointOf(inspected, main) } } }),
+    },
+    networks: others,
+    networksNeeded: Object.fromEntries(needed),
+    ports: [...new Set(ports)].toSorted((a, b) => a - b),
+    hasHealthCheck: (Config.Healthcheck?.Test ?? []).some((word) => word !== 'NONE'),
+    stopSeconds: Math.max(0, Config.StopTimeout ?? stopSecondsDefault),
+  };
+}
+
+const stopSecondsDefault = 10;
+
+/** `main`: the user-defined network that the container is made in; null: one of Docker's own. `others`: further ones, with endpoints. */
+function networksOf(inspected: InspectedWorkload): {
+  readonly main: string | null;
+  readonly others: Readonly<Record<string, unknown>>;
+} {
+  const mode = inspected.HostConfig.NetworkMode;
+  if (mode === 'host' || mode === 'none' || mode.startsWith('container:')) return { main: null, others: {} };
+  const networks = Object.entries(inspected.NetworkSettings.Networks ?? {});
+  const own = mode === 'default' || mode === 'bridge';
+  const main = own
+    ? null
+    : (networks.find(([name, { NetworkID }]) => name === mode || NetworkID === mode)?.[0] ?? mode);
+  const others = networks.map(([name]) => name).filter((name) => name !== main && !(own && name === 'bridge'));
+  return { main, others: Object.fromEntries(others.map((name) => [name, endpointOf(inspected, name)])) };
+}
+
+/** What was asked for, without what Docker has given: addresses, its own aliases. */
+function endpointOf(inspected: InspectedWorkload, network: string): Readonly<Record<string, unknown>> {
+  const { IPAMConfig, Aliases, Links, DriverOpts } = inspected.NetworkSettings.Networks?.[network] ?? {};
+  const aliases = (Aliases ?? []).filter((alias) => !inspected.Id.startsWith(alias));
+  return {
+    ...(IPAMConfig == null || Object.keys(IPAMConfig).length === 0 ? {} : { IPAMConfig }),
+    ...(aliases.length === 0 ? {} : { Aliases: aliases.toSorted() }),
+    ...(Links == null || Links.length === 0 ? {} : { Links }),
+    ...(DriverOpts == null || Object.keys(DriverOpts).length === 0 ? {} : { DriverOpts }),
+  };
+}
+
+function networkBody(network: InspectedNetwork): Readonly<Record<string, unknown>> {
+  const { Name, Driver, EnableIPv6, Internal, Attachable, IPAM, Options, Labels } = network;
+  return {
+    ...{ Name, Driver, EnableIPv6, Internal, Attachable },
+    // Before Docker 25 there can be two networks of one name.
+    CheckDuplicate: true,
+    IPAM: { Driver: IPAM?.Driver ?? 'default', Options: IPAM?.Options ?? {}, Config: IPAM?.Config ?? [] },
+    Options: Options ?? {},
+    Labels: Labels ?? {},
+  };
+}
+
+/** `Config`, without what is the image's, this one container's, or only good once. */
+function configOf({ Id, Config, HostConfig }: InspectedWorkload): Readonly<Record<string, unknown>> {
+  const { Image: _image, OnBuild: _onBuild, Hostname, MacAddress, Labels, Entrypoint, ...rest } = Config;
+  const { [workloadLabel]: _workload, ...labels } = Labels ?? {};
+  // Docker's own choice, or the host's name.
+  const isGiven =
+    Hostname !== '' && !Id.startsWith(Hostname) && ![HostConfig.NetworkMode, HostConfig.UTSMode].includes('host');
+  return {
+    ...rest,
+    ...(isGiven ? { Hostname } : {}),
+    ...(MacAddress ? { MacAddress } : {}),
+    Labels: labels,
+    // null would mean the image's.
+    Entrypoint: Entrypoint ?? [],
+  };
+}
+
+function hostConfigOf(
+  inspected: InspectedWorkload,
+  facts: SpecFacts,
+  main: string | null,
+): Readonly<Record<string, unknown>> {
+  const {
+    ContainerIDFile: _file,
+    VolumesFrom: _from,
+    VolumeDriver: _driver,
+    Binds,
+    Mounts,
+    Links,
+    NetworkMode,
+    ...rest
+  } = inspected.HostConfig;
+  return {
+    ...rest,
+    NetworkMode: main ?? NetworkMode,
+    Binds: (Binds ?? []).filter((bind) => bind.startsWith('/')),
+    Mounts: [...(Mounts ?? []).filter(({ Type }) => Type !== 'volume'), ...flockMountsOf(inspected)],
+    Links: (Links ?? []).map((link) => linkOf(link, facts)),
+  };
+}
+
+/**
+ * Every flock volume, wherever it came from, with its driver: without it Docker would make an empty local volume of that name where the
+ * plugin does not answer. No copying from the image: that would mount the volume before the container starts.
+ */
+function flockMountsOf({ Mounts, HostConfig }: InspectedWorkload): readonly Readonly<Record<string, unknown>>[] {
+  return (Mounts ?? [])
+    .filter(({ Driver }) => isFlockDriver(Driver))
+    .toSorted((a, b) => (a.Destination < b.Destination ? -1 : 1))
+    .map(({ Name, Destination, Driver, RW }) => {
+      const subpath = HostConfig.Mounts?.find(({ Target }) => Target === Destination)?.VolumeOptions?.Subpath;
+      return {
+        Type: 'volume',
+        Source: Name,
+        Target: Destination,
+        ReadOnly: !RW,
+        VolumeOptions: { NoCopy: true, DriverConfig: { Name: Driver }, ...(subpath ? { Subpath: subpath } : {}) },
+      };
+    });
+}
+
+/** Docker shows `/db:/web/alias` of what was given as `db:alias`. */
+function linkOf(link: string, facts: SpecFacts): string {
+  return `${facts.nameOf(firstPart(link))}:${link.slice(link.lastIndexOf('/') + 1)}`;
 }
