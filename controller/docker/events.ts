@@ -15,7 +15,7 @@ const lineCharactersMax = 1024 * 1024;
 export const eventFilters = {
   type: ['container', 'network'],
   event: [
-    ...['create', 'start', 'kill', 'die', 'destroy', 'rename', 'pause', 'unpause', 'update', 'health_status'],
+    ...['create', 'start', 'kill', 'stop', 'die', 'destroy', 'rename', 'pause', 'unpause', 'update', 'health_status'],
     ...['connect', 'disconnect'],
   ],
 } as const;

@@ -26,6 +26,8 @@ export type Listed = {
   readonly id: string;
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
+  /** Of its volumes, each as often as it is used. */
+  readonly volumeDrivers: readonly string[];
 };
 
 const answerMsMax = 10_000;
@@ -35,6 +37,7 @@ const listedSchema = z.array(
     Id: z.string(),
     Names: z.array(z.string()).nullish(),
     Labels: z.record(z.string(), z.string()).nullish(),
+    Mounts: z.array(z.object({ Driver: z.string().nullish() })).nullish(),
   }),
 );
 
@@ -44,7 +47,12 @@ export function createDockerSource(socketPath: string): DockerSource {
   return {
     async list() {
       const answer = listedSchema.parse(await docker.listContainers({ all: true, ...limited() }));
-      return answer.map(({ Id: id, Names, Labels }) => ({ id, name: nameOf(Names ?? []), labels: Labels ?? {} }));
+      return answer.map(({ Id: id, Names, Labels, Mounts }) => ({
+        id,
+        name: nameOf(Names ?? []),
+        labels: Labels ?? {},
+        volumeDrivers: (Mounts ?? []).flatMap(({ Driver }) => Driver ?? []),
+      }));
     },
     async inspect(id) {
       try {

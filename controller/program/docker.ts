@@ -22,6 +22,8 @@ export type Docker = DockerSource & {
   /** Also while it runs; anonymous volumes stay. Gone already is fine. */
   remove(id: string): Promise<void>;
   rename(id: string, name: string): Promise<void>;
+  /** The last lines that a container has printed, for people; less where Docker does not keep them. */
+  tail(id: string, lines: number): Promise<string>;
   /** Docker starts it again by itself never more, or always ... */
   setRestartPolicy(id: string, policy: 'no' | 'always' | 'unless-stopped' | 'on-failure'): Promise<void>;
   /** The answer as it came; null: there is none. */
@@ -43,7 +45,7 @@ const changeMsMax = 60_000;
 const startMsMax = 180_000;
 /** After the signals: Docker unmounts, and takes the network down. */
 const stoppedMsMax = 30_000;
-const answerCharactersMax = 1024 * 1024;
+const answerBytesMax = 1024 * 1024;
 
 type Question = {
   readonly method: 'GET' | 'POST' | 'DELETE';
@@ -145,6 +147,13 @@ export function createDocker(socketPath: string): Docker {
       const question = post(`${at('containers', id)}/update`, changeMsMax, { body });
       await change(`changing container ${short(id)}`, question);
     },
+    async tail(id, lines) {
+      const path = `${at('containers', id)}/logs`;
+      const query = { stdout: 1, stderr: 1, tail: lines };
+      const question = { method: 'GET', path, query, signal: within(askMsMax), isStream: true } as const;
+      const what = `reading what container ${short(id)} has printed`;
+      return textOfLog(await readText((await change(what, question)) as Readable));
+    },
     network: (name) => find(`network ${name}`, at('networks', name)),
     async createNetwork(body) {
       await change(`making network ${body['Name']}`, post('/networks/create', changeMsMax, { body }));
@@ -174,12 +183,34 @@ const madeSchema = z.object({ Id: z.string() });
 
 /** Docker answers 200 before it has read anything, and says in its answer what went wrong. */
 async function readAnswer(answer: Readable): Promise<void> {
-  let text = '';
-  for await (const chunk of answer as AsyncIterable<Buffer>)
-    if (text.length < answerCharactersMax) text += chunk.toString();
-  const problem = /"error"\s*:\s*"((?:[^"\\]|\\.)*)"/.exec(text)?.[1];
+  const problem = /"error"\s*:\s*"((?:[^"\\]|\\.)*)"/.exec((await readText(answer)).toString())?.[1];
   if (problem !== undefined) throw new Error(problem);
 }
+
+/** To the end, of which what is too much is dropped. */
+async function readText(answer: Readable): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of answer as AsyncIterable<Buffer>) {
+    if (bytes < answerBytesMax) chunks.push(chunk);
+    bytes += chunk.length;
+  }
+  return Buffer.concat(chunks);
+}
+
+/** Without a terminal, each piece has a header of eight bytes: 1 or 2 for the stream, three zeros, and its length. */
+export function textOfLog(bytes: Buffer): string {
+  const pieces: Buffer[] = [];
+  let at = 0;
+  while (at + headerBytes <= bytes.length && (bytes[at] ?? 0) <= 2 && bytes.readUIntBE(at + 1, 3) === 0) {
+    const end = at + headerBytes + bytes.readUInt32BE(at + 4);
+    pieces.push(bytes.subarray(at + headerBytes, end));
+    at = end;
+  }
+  return Buffer.concat(at === 0 ? [bytes] : pieces).toString();
+}
+
+const headerBytes = 8;
 
 export function dockerFailed(what: string, error: unknown): FlockError {
   const status = statusOf(error);

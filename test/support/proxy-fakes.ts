@@ -68,6 +68,7 @@ export function createFakeDocker(): FakeDocker {
         id,
         name: Name.slice(1),
         labels: Config.Labels,
+        volumeDrivers: [],
       }));
     },
     async inspect(id) {
