@@ -1,0 +1,82 @@
+import type { VolumeDoc } from './cluster.ts';
+import { hashText } from './hash.ts';
+import type { DatasetId, NodeName } from './names.ts';
+import type { WorkloadDoc } from './workload.ts';
+
+/** Which node makes the containers of a dead node. Pure; compare-and-set on the workload's document decides races. */
+export type FollowFacts = {
+  readonly me: NodeName;
+  readonly nodes: ReadonlyMap<NodeName, { readonly cordoned: boolean; readonly draining: boolean }>;
+  readonly alive: ReadonlySet<NodeName>;
+  /** Boot clock. */
+  readonly deadSinceMs: ReadonlyMap<NodeName, number>;
+  readonly nowMs: number;
+  readonly volumes: ReadonlyMap<DatasetId, Pick<VolumeDoc, 'owner' | 'trashed'>>;
+  /** How long a node has to be dead before containers without volumes are made elsewhere. */
+  readonly guardMs: number;
+};
+
+export type Follow =
+  /** It is where it is to be, or another node's business. */
+  | { readonly kind: 'none' }
+  | { readonly kind: 'claim'; readonly why: string }
+  /** It would be this node's business, if not for this. */
+  | { readonly kind: 'refused'; readonly why: string }
+  | { readonly kind: 'wait'; readonly ms: number };
+
+export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
+  const { me, alive, volumes } = facts;
+  if (doc.node === me || alive.has(doc.node) || doc.wanted === 'stopped' || doc.move !== null) return { kind: 'none' };
+  const [first] = doc.volumes.toSorted((a, b) => (a.name < b.name ? -1 : 1));
+  if (first !== undefined) {
+    const volume = volumes.get(first.id);
+    if (volume?.owner !== me || volume.trashed !== null) return { kind: 'none' };
+    return unlessObstacles(doc, `node ${doc.node} is dead, and volume ${first.name} is here now`);
+  }
+  if (doc.failover !== 'auto') return { kind: 'none' };
+  const since = facts.deadSinceMs.get(doc.node);
+  // One that was taken out of the cluster is dead for ever.
+  const deadMs = since === undefined ? (facts.nodes.has(doc.node) ? 0 : facts.guardMs) : facts.nowMs - since;
+  if (isBraked(facts) || candidatesOf(doc, facts)[0] !== me) return { kind: 'none' };
+  if (deadMs < facts.guardMs) return { kind: 'wait', ms: facts.guardMs - deadMs };
+  return unlessObstacles(doc, `node ${doc.node} is dead`);
+}
+
+/** With more than a third of the nodes dead it is the network, or worse: people decide. */
+function isBraked({ nodes, alive }: FollowFacts): boolean {
+  const dead = [...nodes.keys()].filter((node) => !alive.has(node)).length;
+  return dead * 3 > nodes.size;
+}
+
+/** Living nodes that may be given something, best first: for each workload in another order, and in the same one everywhere. */
+export function candidatesOf(
+  doc: Pick<WorkloadDoc, 'id' | 'node'>,
+  { nodes, alive }: Pick<FollowFacts, 'nodes' | 'alive'>,
+): readonly NodeName[] {
+  return [...nodes]
+    .filter(([node, { cordoned, draining }]) => alive.has(node) && node !== doc.node && !cordoned && !draining)
+    .map(([node]) => ({ node, hash: hashText(`${doc.id} ${node}`) }))
+    .toSorted((a, b) => b.hash - a.hash || (a.node < b.node ? -1 : 1))
+    .map(({ node }) => node);
+}
+
+function unlessObstacles({ obstacles }: WorkloadDoc, why: string): Follow {
+  if (obstacles.length === 0) return { kind: 'claim', why };
+  return { kind: 'refused', why: `${why}, but it can't be made here: ${obstacles.join('; ')}` };
+}
+
+/** The nodes that should have a workload's image before they need it: where its volumes' copies are, or where it would go. */
+export function imageNodesOf(
+  doc: WorkloadDoc,
+  facts: Pick<FollowFacts, 'nodes' | 'alive'> & {
+    readonly volumes: ReadonlyMap<DatasetId, Pick<VolumeDoc, 'owner' | 'replicas'>>;
+  },
+): readonly NodeName[] {
+  if (doc.obstacles.length > 0) return [];
+  if (doc.volumes.length === 0) return doc.failover === 'auto' ? candidatesOf(doc, facts).slice(0, 1) : [];
+  const nodes = doc.volumes.flatMap(({ id }) => {
+    const volume = facts.volumes.get(id);
+    return volume === undefined ? [] : [volume.owner, ...volume.replicas];
+  });
+  return [...new Set(nodes)].filter((node) => node !== doc.node);
+}

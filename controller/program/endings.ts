@@ -1,0 +1,90 @@
+import { constants } from 'node:os';
+import type { ContainerEvent } from '../docker/source.ts';
+import type { Ending } from '../model/revival.ts';
+
+/**
+ * Why containers have ended, as far as Docker's events tell: Docker says which signals it was asked to send, and a process that crashes,
+ * is killed from outside, or runs out of memory gets none from it.
+ */
+export type Endings = {
+  /** Null: the events begin now, and what was before was not seen. */
+  take(event: ContainerEvent | null): void;
+  /** `stopSignal`: of the container, by name or number. */
+  of(container: string, stopSignal: string | null): Ending;
+  /** For how long the events have been seen without a break. */
+  watchedMs(): number;
+};
+
+type Told = {
+  readonly signals: readonly { readonly number: number; readonly atMs: number }[];
+  readonly isStopped: boolean;
+  readonly diedAtMs: number | null;
+};
+
+const untold: Told = { signals: [], isStopped: false, diedAtMs: null };
+/** HUP, USR1 and others mean "read your files again" to most programs. */
+const ending: ReadonlySet<number> = new Set([
+  constants.signals.SIGINT,
+  constants.signals.SIGQUIT,
+  constants.signals.SIGKILL,
+  constants.signals.SIGTERM,
+]);
+/** A program that ends longer after a signal has another reason. */
+const effectMsMax = 600_000;
+const signalsMax = 8;
+const containersMax = 10_000;
+const firstRealTime = 34;
+
+export function createEndings(bootMs: () => number): Endings {
+  let told = new Map<string, Told>();
+  let sinceMs = bootMs();
+
+  function change(container: string, change: (before: Told) => Told): void {
+    const next = change(told.get(container) ?? untold);
+    told.delete(container);
+    told.set(container, next);
+    // The oldest first.
+    for (const old of told.keys()) if (told.size > containersMax) told.delete(old);
+  }
+
+  return {
+    take(event) {
+      if (event === null) {
+        told = new Map();
+        sinceMs = bootMs();
+        return;
+      }
+      const { container, action, signal } = event;
+      const atMs = bootMs();
+      if (action === 'start' || action === 'destroy') told.delete(container);
+      else if (action === 'stop') change(container, (before) => ({ ...before, isStopped: true }));
+      else if (action === 'die') change(container, (before) => ({ ...before, diedAtMs: atMs }));
+      else if (action === 'kill')
+        change(container, (before) => ({
+          ...before,
+          signals: [...before.signals, { number: Number(signal), atMs }].slice(-signalsMax),
+        }));
+    },
+    of(container, stopSignal) {
+      const { signals, isStopped, diedAtMs } = told.get(container) ?? untold;
+      if (isStopped) return 'signalled';
+      if (diedAtMs === null) return 'unknown';
+      const own = numberOf(stopSignal);
+      const isAsked = signals.some(
+        ({ number, atMs }) => (ending.has(number) || number === own) && diedAtMs - atMs < effectMsMax,
+      );
+      return isAsked ? 'signalled' : 'by-itself';
+    },
+    watchedMs: () => bootMs() - sinceMs,
+  };
+}
+
+/** `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`. */
+function numberOf(signal: string | null): number | null {
+  if (signal === null || signal === '') return null;
+  if (/^\d+$/.test(signal)) return Number(signal);
+  const name = signal.toUpperCase().replace(/^SIG/, '');
+  const realTime = /^RTMIN(?:\+(\d+))?$/.exec(name);
+  if (realTime !== null) return firstRealTime + Number(realTime[1] ?? 0);
+  return Object.entries(constants.signals).find(([known]) => known === `SIG${name}`)?.[1] ?? null;
+}

@@ -1,0 +1,88 @@
+import { z } from 'zod';
+import { createBodyOf, workloadLabel } from '../model/container-spec.ts';
+import { FlockError, hasCode } from '../model/errors.ts';
+import { quote } from '../model/names.ts';
+import type { ContainerSpec, WorkloadDoc } from '../model/workload.ts';
+import type { Docker } from './docker.ts';
+import type { Maker } from './home.ts';
+
+const imageSchema = z.object({ Id: z.string() });
+const ownSchema = z.object({
+  Id: z.string(),
+  Config: z.object({ Labels: z.record(z.string(), z.string()).nullish() }),
+});
+
+type MakerDocker = Pick<Docker, 'create' | 'connect' | 'inspect' | 'remove' | 'network' | 'createNetwork' | 'image'>;
+
+export function createMaker(docker: MakerDocker): Maker {
+  /** A name that means the image, so that the container shows what the user called it; else its id. */
+  async function imageOf(spec: ContainerSpec, name: string): Promise<string> {
+    const [named, present] = await Promise.all([docker.image(spec.image), docker.image(spec.imageId)]);
+    if (idOf(named) === spec.imageId) return spec.image;
+    if (present !== null) return spec.imageId;
+    throw new FlockError(
+      'docker-failed',
+      `container ${name} can't be made here: its image ${quote(spec.image)} (${spec.imageId}) is not on this host`,
+      { image: spec.image },
+    );
+  }
+
+  async function ensureNetworks(spec: ContainerSpec): Promise<void> {
+    for (const [name, body] of Object.entries(spec.networksNeeded)) {
+      if ((await docker.network(name)) !== null) continue;
+      const asked = body as Readonly<Record<string, unknown>>;
+      await docker.createNetwork(asked).catch(async (error: unknown) => {
+        if ((await docker.network(name)) !== null) return;
+        // Another network here has its addresses. Nobody asked for certain ones: others do as well.
+        if (!hasCode(error, 'docker-failed') || hasFixedAddress(spec, name)) throw error;
+        await docker.createNetwork({ ...asked, IPAM: { Driver: 'default', Options: {}, Config: [] } });
+      });
+    }
+  }
+
+  /** What an earlier call has made, before it could say so. */
+  async function madeBefore({ id, name }: WorkloadDoc): Promise<string | null> {
+    const parsed = ownSchema.safeParse(await docker.inspect(name));
+    if (!parsed.success) return null;
+    return parsed.data.Config.Labels?.[workloadLabel] === id ? parsed.data.Id : null;
+  }
+
+  return {
+    async make(workload) {
+      const { id, name, spec } = workload;
+      await ensureNetworks(spec);
+      let made = await madeBefore(workload);
+      if (made === null) {
+        const body = createBodyOf(spec, { workload: id, image: await imageOf(spec, name) });
+        made = await docker.create(name, body).catch((error: unknown) => {
+          throw hasCode(error, 'docker-failed') && error.facts['status'] === 409 ? nameTaken(name, error) : error;
+        });
+      }
+      for (const [network, endpoint] of Object.entries(spec.networks)) await docker.connect(network, made, endpoint);
+      return made;
+    },
+  };
+}
+
+function nameTaken(name: string, cause: FlockError): FlockError {
+  return new FlockError(
+    'docker-failed',
+    `container ${name} can't be made here: another container of this host has the name. Rename or remove that one (docker rename, docker rm)`,
+    { name },
+    { cause },
+  );
+}
+
+function idOf(image: unknown): string | null {
+  const parsed = imageSchema.safeParse(image);
+  return parsed.success ? parsed.data.Id : null;
+}
+
+const endpointSchema = z.object({ IPAMConfig: z.record(z.string(), z.unknown()).nullish() }).nullish();
+const networkingSchema = z.object({ EndpointsConfig: z.record(z.string(), z.unknown()) }).nullish();
+
+/** Whether the container was given an address in this network (`--ip`). */
+function hasFixedAddress({ create, networks }: ContainerSpec, name: string): boolean {
+  const main = networkingSchema.safeParse(create['NetworkingConfig']).data?.EndpointsConfig[name];
+  return Object.keys(endpointSchema.safeParse(main ?? networks[name]).data?.IPAMConfig ?? {}).length > 0;
+}
