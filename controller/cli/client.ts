@@ -1,8 +1,8 @@
-import { request } from 'node:http';
 import { z } from 'zod';
 import { problemView } from '../model/api.ts';
 import { messageOf } from '../model/errors.ts';
 import { parseProblemOf } from '../model/shape.ts';
+import { askSocket, type SocketAnswer } from '../socket-request.ts';
 
 /** A failure that is told to the user in one line; `code` is that of the program that was asked, or null where it could not be. */
 export class CliError extends Error {
@@ -59,38 +59,17 @@ export function createClient(asked: Asked): Client {
   return { get: (url, schema) => send('GET', url, undefined, schema), send };
 }
 
-function exchange(
-  asked: Asked,
-  method: string,
-  url: string,
-  body: unknown,
-): Promise<{ readonly status: number; readonly text: string }> {
-  return new Promise((resolve, reject) => {
-    const outgoing = request(
-      {
-        socketPath: asked.socketPath,
-        method,
-        path: url,
-        headers: body === undefined ? {} : { 'content-type': 'application/json' },
-        signal: AbortSignal.timeout(answerMsMax),
-      },
-      (response) => {
-        let text = '';
-        response.setEncoding('utf8');
-        response.on('data', (chunk: string) => {
-          text += chunk;
-        });
-        response.on('end', () => resolve({ status: response.statusCode ?? 500, text }));
-        response.on('error', reject);
-      },
-    );
-    outgoing.on('error', (error) => reject(new CliError(explain(error, asked))));
-    outgoing.end(body === undefined ? undefined : JSON.stringify(body));
-  });
+async function exchange(asked: Asked, method: string, url: string, body: unknown): Promise<SocketAnswer> {
+  const signal = AbortSignal.timeout(answerMsMax);
+  try {
+    return await askSocket({ socketPath: asked.socketPath, method, path: url, body, signal });
+  } catch (error) {
+    throw new CliError(explain(error, asked));
+  }
 }
 
-function explain(error: Error, { socketPath, name }: Asked): string {
-  const code = 'code' in error ? error.code : null;
+function explain(error: unknown, { socketPath, name }: Asked): string {
+  const code = error instanceof Error && 'code' in error ? error.code : null;
   if (code === 'ENOENT' || code === 'ECONNREFUSED')
     return `the flock ${name} does not answer at ${socketPath}: ${wayOut[name]}`;
   if (code === 'EACCES') return `${socketPath} may be opened by root only: run flockctl as root`;

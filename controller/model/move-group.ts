@@ -59,7 +59,7 @@ function notFound(asked: string, workloads: readonly WorkloadDoc[]): FlockError 
 }
 
 /** Whether the text, of `--volumes-from` or `--link`, means this container. */
-export function isMeantBy(text: string, { name, containerId }: WorkloadDoc): boolean {
+function isMeantBy(text: string, { name, containerId }: WorkloadDoc): boolean {
   return text === name || (text.length >= idCharactersMin && containerId?.startsWith(text) === true);
 }
 

@@ -3,7 +3,7 @@ import { FlockError } from './errors.ts';
 import { hashText, mix } from './hash.ts';
 import { formatLabels } from './labels.ts';
 import type { MoveLimits } from './move.ts';
-import { findAsked, groupOf, isMeantBy } from './move-group.ts';
+import { findAsked, groupOf } from './move-group.ts';
 import { type NodeName, quote } from './names.ts';
 import { nearNames } from './near-names.ts';
 import { meetsConditions } from './node-index.ts';
@@ -163,6 +163,10 @@ function workloadObstacles(
   const { name, move, spec, wanted } = workload;
   const obstacles = workload.obstacles.map((obstacle) => `container ${name}: ${obstacle}`);
   if (move !== null) obstacles.push(`container ${name} is part of move ${move}: "flockctl moves show ${move}"`);
+  if (workload.containerId === null)
+    obstacles.push(
+      `container ${name} has still to be made on ${workload.node}: "flockctl events" says what it waits for`,
+    );
   const stopMs = 1000 * spec.stopSeconds;
   if (wanted === 'running' && stopMs + pauseReserveMs > limits.pauseMs)
     obstacles.push(
@@ -172,11 +176,6 @@ function workloadObstacles(
           : `no pause is longer than ${formatDuration(movePauseMsMax)}, so it needs a shorter --stop-timeout`
       }`,
     );
-  for (const text of workload.after)
-    if (!group.some((other) => isMeantBy(text, other)))
-      obstacles.push(
-        `container ${name} needs container ${quote(text)} (--volumes-from, --link), which flock does not look after: give it a label such as flock.service, or take it out`,
-      );
   const other = facts.workloads.find((one) => one.node === target.name && one.name === name && !group.includes(one));
   if (other !== undefined)
     obstacles.push(`there is another container ${name} on ${target.name}: rename or remove one of them`);

@@ -108,6 +108,11 @@ describe('the plan of a move', () => {
     ],
     ['another move', { workloads: [workload('web', 'n1', { move: '12345678' })] }, /moves show 12345678/],
     ['a volume of another node', { volumes: [volumeDoc('data', 'n3')] }, /^volume data belongs to n3, not to n1$/],
+    [
+      'a container that is not there yet',
+      { workloads: [workload('web', 'n1', { containerId: null })] },
+      /has still to be made on n1/,
+    ],
     ['an unknown volume', { volumes: [] }, /does not know volume data/],
     [
       'a volume in the trash',
@@ -129,11 +134,6 @@ describe('the plan of a move', () => {
       'a stop that no pause bears',
       { workloads: [workload('web', 'n1', { spec: { stopSeconds: 120 } })] },
       /no pause is longer than 2m/,
-    ],
-    [
-      'what flock does not know',
-      { workloads: [workload('web', 'n1', { after: ['plain'] })] },
-      /needs container "plain"/,
     ],
     [
       'a name that is taken',

@@ -1,0 +1,100 @@
+import { hashText, mix } from './hash.ts';
+import { canAbort, isOver, type MoveDoc, turnOf } from './move.ts';
+import type { NodeName } from './names.ts';
+
+/** Who does what about a move now, as one controller sees it. Pure. */
+export type MoveDuty =
+  /** Nothing. */
+  | { readonly kind: 'none' }
+  /** This node's turn. */
+  | { readonly kind: 'work' }
+  /** The node whose turn it is is dead, and to say so is up to this one now. */
+  | { readonly kind: 'lost'; readonly reason: string }
+  /** As `lost`, unless somebody else says it before. */
+  | { readonly kind: 'wait'; readonly untilBootMs: number };
+
+/** What a controller sees of the nodes. Boot times are its own. */
+export type NodesSeen = {
+  /** All members, dead or alive. */
+  readonly nodes: ReadonlyMap<NodeName, unknown>;
+  readonly alive: ReadonlySet<NodeName>;
+  readonly deadSinceMs: ReadonlyMap<NodeName, number>;
+  /** A node is dead for good, as far as its turn goes, after this time without a session. */
+  readonly guardMs: number;
+  readonly nowBootMs: number;
+};
+
+/** Between two controllers that could say it: the first one's word is there by then. */
+const rankMs = 1_000;
+
+export function dutyOfMove(doc: MoveDoc, me: NodeName, seen: NodesSeen): MoveDuty {
+  const turn = turnOf(doc);
+  if (turn === null || isOver(doc)) return { kind: 'none' };
+  if (turn === me) return { kind: 'work' };
+  const deadAtMs = deadFrom(turn, seen);
+  if (deadAtMs === null) return { kind: 'none' };
+  const untilBootMs = deadAtMs + rankMs * rankOf(doc, me, seen);
+  return seen.nowBootMs >= untilBootMs ? { kind: 'lost', reason: `${turn} is dead` } : { kind: 'wait', untilBootMs };
+}
+
+/** From when on (boot clock) a node counts as dead; null: it does not, or nobody has seen it die. */
+function deadFrom(node: NodeName, { nodes, alive, deadSinceMs, guardMs }: NodesSeen): number | null {
+  if (alive.has(node)) return null;
+  if (!nodes.has(node)) return Number.NEGATIVE_INFINITY;
+  const since = deadSinceMs.get(node);
+  return since === undefined ? null : since + guardMs;
+}
+
+function rankOf({ id }: MoveDoc, me: NodeName, { alive }: NodesSeen): number {
+  const score = (node: NodeName) => mix(hashText(id) ^ hashText(node));
+  return [...alive].filter((node) => node !== me && score(node) > score(me)).length;
+}
+
+/** Why a step that runs is to end now, as a failure; null: it goes on. */
+export function interruptionOf(doc: MoveDoc, me: NodeName, seen: NodesSeen): string | null {
+  if (!canAbort(doc)) return null;
+  if (doc.abort !== null) return `turned back: ${doc.abort}`;
+  const other = doc.from === me ? doc.to : doc.from;
+  const deadAtMs = deadFrom(other, seen);
+  return deadAtMs !== null && seen.nowBootMs >= deadAtMs ? `${other} is dead` : null;
+}
+
+/** What is left of the pause, or where nothing waits, of the time that the step may take. */
+export function pauseLeftMs({ pausedAtMs, stepSinceMs, limits }: MoveDoc, nowMs: number): number {
+  return (pausedAtMs ?? stepSinceMs) + limits.pauseMs - nowMs;
+}
+
+/** At the least, whatever is left of the pause: what was begun must be tried once. */
+const startMsMin = 5_000;
+/** Acknowledgements of all proxies, and what lies around them. */
+const pausingMs = 8_000;
+/** Beyond the drain itself: reports of the proxies. */
+const drainMarginMs = 6_000;
+const releasingMsMin = 8_000;
+/** Of the ways back and of cleaning: they are tried for this long however late it is. */
+const backMs = 60_000;
+
+/** How long the executor of the step may take from now on; 0 or less: its time is over. */
+export function stepLimitMs(doc: MoveDoc, nowMs: number): number {
+  const { limits, stepSinceMs } = doc;
+  const left = pauseLeftMs(doc, nowMs);
+  switch (doc.step) {
+    case 'preparing':
+      return stepSinceMs + limits.prepareMs - nowMs;
+    case 'copying':
+      return stepSinceMs + limits.copyMs - nowMs;
+    case 'pausing':
+      return pausingMs;
+    case 'draining':
+      return Math.min(left, limits.drainMs + drainMarginMs);
+    case 'stopping':
+    case 'committing':
+      return left;
+    case 'starting':
+      return Math.max(startMsMin, left);
+    case 'releasing':
+      return Math.max(releasingMsMin, left);
+    default:
+      return backMs;
+  }
+}

@@ -1,0 +1,195 @@
+import { z } from 'zod';
+import { FlockError, messageOf } from '../model/errors.ts';
+import type { MoveDoc } from '../model/move.ts';
+import type { WorkloadDoc } from '../model/workload.ts';
+import type { MoveTools } from './ports.ts';
+import { readWorkload } from './records.ts';
+
+/** The containers of a move on one of its nodes. */
+export type MovedContainer = { readonly id: string; readonly workload: WorkloadDoc };
+
+const lookMs = 25;
+const startsMax = 3;
+const startAgainMs = 300;
+/** Of a container that has neither ports nor a health check: that it has not ended by then is all that can be told. */
+const settledMs = 300;
+const tailLines = 8;
+const tailCharactersMax = 600;
+
+const inspectedSchema = z.object({
+  State: z.object({
+    Running: z.boolean(),
+    Restarting: z.boolean().default(false),
+    ExitCode: z.number().default(0),
+    Error: z.string().default(''),
+    Health: z.object({ Status: z.string() }).nullish(),
+  }),
+  HostConfig: z.object({ NetworkMode: z.string().default('') }),
+  NetworkSettings: z.object({
+    Networks: z
+      .record(z.string(), z.object({ IPAddress: z.string().default(''), GlobalIPv6Address: z.string().default('') }))
+      .nullish(),
+  }),
+});
+type Inspected = z.infer<typeof inspectedSchema>;
+
+/** The documents of a move's containers, in the order of their start. Throws where one is gone: a person has removed it. */
+export async function membersOf({ store }: MoveTools, doc: MoveDoc): Promise<readonly WorkloadDoc[]> {
+  return await Promise.all(
+    doc.members.map(async ({ workload, name }) => {
+      const stored = await readWorkload(store, workload);
+      if (stored !== null) return stored.doc;
+      throw new FlockError('move-refused', `container ${name} is not there any more: it was removed during the move`);
+    }),
+  );
+}
+
+/** As membersOf, with the containers on one of the nodes; a container that was not made there is a failure. */
+export async function containersOn(
+  tools: MoveTools,
+  doc: MoveDoc,
+  side: 'from' | 'to',
+): Promise<readonly MovedContainer[]> {
+  const workloads = await membersOf(tools, doc);
+  return workloads.map((workload, index) => {
+    const member = doc.members[index];
+    const id = side === 'from' ? member?.sourceId : member?.targetId;
+    if (id === undefined || id === null)
+      throw new FlockError('move-refused', `container ${workload.name} was not made on ${doc[side]}`);
+    return { id, workload };
+  });
+}
+
+export async function look({ docker }: MoveTools, id: string): Promise<Inspected | null> {
+  const answer = await docker.inspect(id);
+  return answer === null ? null : inspectedSchema.parse(answer);
+}
+
+export type Starting = {
+  /** When they must be ready (boot clock). */
+  readonly untilBootMs: number;
+  /** `fails`: a container that ends is a failure; `again`: it is started again. */
+  readonly ended: 'fails' | 'again';
+};
+
+/** Starts those that are to run, in order, and waits until all are ready. Throws with the reason, and what the container said. */
+export async function startAll(
+  tools: MoveTools,
+  containers: readonly MovedContainer[],
+  starting: Starting,
+  signal: AbortSignal,
+): Promise<number> {
+  const wanted = containers.filter(({ workload }) => workload.wanted === 'running');
+  for (const container of wanted) await start(tools, container, starting, signal);
+  await Promise.all(wanted.map((container) => untilReady(tools, container, starting, signal)));
+  return wanted.length;
+}
+
+/** The plugin may just be learning that the volumes are here, so that Docker's first attempt need not be its last. */
+async function start(
+  tools: MoveTools,
+  { id, workload }: MovedContainer,
+  { untilBootMs }: Starting,
+  signal: AbortSignal,
+): Promise<void> {
+  const { docker, clock } = tools;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await orAborted(docker.start(id), signal);
+      return;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (attempt === startsMax || clock.bootMs() + startAgainMs >= untilBootMs)
+        throw new FlockError(
+          'docker-failed',
+          `container ${workload.name} could not be started: ${messageOf(error)}`,
+          {},
+          { cause: error },
+        );
+      await clock.sleep(startAgainMs, signal);
+    }
+  }
+}
+
+async function untilReady(
+  tools: MoveTools,
+  container: MovedContainer,
+  { untilBootMs, ended }: Starting,
+  signal: AbortSignal,
+): Promise<void> {
+  const { docker, clock } = tools;
+  const { id, workload } = container;
+  const sinceBootMs = clock.bootMs();
+  for (;;) {
+    signal.throwIfAborted();
+    const found = await look(tools, id);
+    if (found === null) throw new FlockError('docker-failed', `container ${workload.name} is gone`);
+    let missing = `ended with exit code ${found.State.ExitCode}`;
+    if (found.State.Running && !found.State.Restarting) {
+      const lacking = await lacks(tools, container, found, clock.bootMs() - sinceBootMs, signal);
+      if (lacking === null) return;
+      missing = lacking;
+    } else if (ended === 'fails') throw await endedError(tools, container, found);
+    // It may still be stopping because of what was asked before.
+    else await docker.start(id).catch(() => undefined);
+    if (clock.bootMs() >= untilBootMs)
+      throw new FlockError('deadline-exceeded', `container ${workload.name} is not ready in time: it ${missing}`);
+    await clock.sleep(lookMs, signal);
+  }
+}
+
+/** What a container that runs lacks to be ready; null: nothing. */
+async function lacks(
+  { reach }: MoveTools,
+  { workload }: MovedContainer,
+  found: Inspected,
+  forMs: number,
+  signal: AbortSignal,
+): Promise<string | null> {
+  const { ports, hasHealthCheck } = workload.spec;
+  if (ports.length > 0) {
+    const address = addressOf(found);
+    if (address === null) return 'has no address';
+    const open = await Promise.all(ports.map((port) => reach(address, port, signal)));
+    const closed = ports.filter((_, index) => open[index] !== true);
+    return closed.length === 0 ? null : `takes no connections on port ${closed.join(', ')}`;
+  }
+  if (hasHealthCheck) {
+    const health = found.State.Health?.Status ?? 'starting';
+    return health === 'healthy' ? null : `is ${health} by its health check`;
+  }
+  return forMs >= settledMs ? null : 'has just been started';
+}
+
+function addressOf({ HostConfig, NetworkSettings }: Inspected): string | null {
+  if (HostConfig.NetworkMode === 'host') return '127.0.0.1';
+  const networks = Object.values(NetworkSettings.Networks ?? {});
+  const addresses = networks.flatMap(({ IPAddress, GlobalIPv6Address }) => [IPAddress, GlobalIPv6Address]);
+  return addresses.find((address) => address !== '') ?? null;
+}
+
+async function endedError(
+  { docker }: MoveTools,
+  { id, workload }: MovedContainer,
+  { State }: Inspected,
+): Promise<FlockError> {
+  const tail = await docker.tail(id, tailLines).catch(() => '');
+  const said = [State.Error, tail.trim().slice(-tailCharactersMax)].filter((text) => text !== '').join('; ');
+  return new FlockError(
+    'docker-failed',
+    `container ${workload.name} ended with exit code ${State.ExitCode}${said === '' ? '' : `: ${said}`}`,
+  );
+}
+
+/** The promise's result, or at once the signal's reason: what was asked goes on then. */
+export function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  if (signal.aborted) {
+    promise.catch(() => undefined);
+    return Promise.reject(signal.reason);
+  }
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+  });
+}

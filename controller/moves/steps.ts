@@ -1,0 +1,180 @@
+import { workloadLabel } from '../model/container-spec.ts';
+import { FlockError, messageOf } from '../model/errors.ts';
+import type { MoveDoc, MoveMember, MoveProgress, MoveStep, StepOutcome } from '../model/move.ts';
+import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
+import { containersOn, look, type MovedContainer, membersOf, orAborted, startAll } from './containers.ts';
+import { copyAll } from './copying.ts';
+import { handOver } from './handover.ts';
+import { drain, type Place, pause, releaseAll, untilPublished } from './pausing.ts';
+import type { MoveTools } from './ports.ts';
+import { readWorkload } from './records.ts';
+import { readRoutes } from './routes.ts';
+
+/**
+ * What is done in each step (docs/design.md, section 9). Each says what is to be true at its end and looks at what is, so that it can be
+ * done again after a crash anywhere in it. Throws for a failure; `written`: the record is at the next step already.
+ */
+export type StepResult = StepOutcome | { readonly kind: 'written' };
+
+export type Executor = (
+  tools: MoveTools,
+  doc: MoveDoc,
+  signal: AbortSignal,
+  tell: (progress: MoveProgress) => Promise<void>,
+) => Promise<StepResult>;
+
+/** What a commit, and the start after it, need of the pause at the least. */
+const commitMsMin = 3_000;
+/** Left for the release itself, however long the proxies have not known the new place. */
+const releaseMsMin = 4_000;
+/** Of a step's time, to say why it has failed. */
+const reasonMs = 300;
+/** Containers on the way back are not waited for as long as they would like. */
+const returnStopSeconds = 10;
+
+export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Executor>> = {
+  async preparing(tools, doc, signal) {
+    const { images, maker } = tools;
+    const members: MoveMember[] = [];
+    for (const [index, workload] of (await membersOf(tools, doc)).entries()) {
+      const member = doc.members[index];
+      if (member === undefined) continue;
+      await images.ensure(workload, [doc.from], signal);
+      members.push({ ...member, targetId: await orAborted(maker.make(workload), signal) });
+    }
+    return { kind: 'done', note: counted(members.length, 'container'), members };
+  },
+
+  copying: (tools, doc, signal, tell) => copyAll(tools, doc, tell, signal),
+  async pausing(tools, doc, signal) {
+    // Whether they are still there is asked before anybody has to wait.
+    await membersOf(tools, doc);
+    return await pause(tools, doc, signal);
+  },
+  draining: drain,
+
+  async stopping(tools, doc, signal) {
+    const stopped: string[] = [];
+    for (const { id, workload } of (await containersOn(tools, doc, 'from')).toReversed()) {
+      const found = await look(tools, id);
+      if (found === null) throw new FlockError('docker-failed', `container ${workload.name} is gone`);
+      if (!found.State.Running) continue;
+      const { stopSeconds } = workload.spec;
+      const leftMs = pauseLeftMs(doc, tools.clock.nowMs());
+      if (leftMs < 1000 * stopSeconds + commitMsMin)
+        throw new FlockError(
+          'deadline-exceeded',
+          `container ${workload.name} may take ${stopSeconds} s to stop, and ${Math.max(0, Math.round(leftMs / 1000))} s are left of the pause: use a longer --timeout`,
+        );
+      await orAborted(tools.docker.stop(id, stopSeconds), signal);
+      stopped.push(workload.name);
+    }
+    return { kind: 'done', note: stopped.join(', ') || 'nothing ran' };
+  },
+
+  async committing(tools, doc, signal) {
+    const leftMs = pauseLeftMs(doc, tools.clock.nowMs());
+    if (leftMs < commitMsMin)
+      throw new FlockError(
+        'deadline-exceeded',
+        `only ${Math.max(0, leftMs)} ms are left of the pause: use a longer --timeout`,
+      );
+    const note = doc.volumes.length === 0 ? 'no volumes' : counted(doc.volumes.length, 'volume');
+    const untilBootMs = tools.clock.bootMs() + leftMs - commitMsMin / 2;
+    await handOver(tools, doc, { side: 'to', untilBootMs, note }, signal);
+    return { kind: 'written' };
+  },
+
+  async starting(tools, doc, signal) {
+    const containers = await withRoutes(tools, await containersOn(tools, doc, 'to'));
+    const count = await startAll(tools, containers, { untilBootMs: endOf(tools, doc), ended: 'fails' }, signal);
+    return { kind: 'done', note: count === 0 ? 'none was to run' : `${counted(count, 'container')} ready` };
+  },
+
+  async releasing(tools, doc, signal) {
+    if (doc.services.length === 0) return { kind: 'done', note: 'nothing waits', pausedAtMs: null };
+    const routed = (all: readonly MovedContainer[]) =>
+      all.filter(({ workload: { service, wanted } }) => wanted === 'running' && doc.services.includes(service ?? ''));
+    const places = (node: Place['node'], all: readonly MovedContainer[]) => routed(all).map(({ id }) => ({ node, id }));
+    const serving = places(doc.to, await containersOn(tools, doc, 'to'));
+    const gone = places(doc.from, await containersOn(tools, doc, 'from'));
+    const untilBootMs = endOf(tools, doc) - releaseMsMin;
+    const isKnown = await untilPublished(tools, { serving, gone }, untilBootMs, signal);
+    const problems = await releaseAll(tools, doc.services, signal);
+    const note = isKnown ? '' : `the proxies do not say that ${doc.service} serves on ${doc.to}`;
+    return { kind: 'done', note: joined(note, problems), pausedAtMs: null };
+  },
+
+  async cleaning(tools, doc, signal) {
+    await removeOn(tools, doc, 'from', signal);
+    return { kind: 'done', note: counted(doc.members.length, 'container') };
+  },
+
+  async returning(tools, doc, signal) {
+    for (const { id, workload } of (await containersOn(tools, doc, 'to')).toReversed())
+      await orAborted(tools.docker.stop(id, Math.min(returnStopSeconds, workload.spec.stopSeconds)), signal);
+    await handOver(tools, doc, { side: 'from', untilBootMs: endOf(tools, doc), note: `back to ${doc.from}` }, signal);
+    return { kind: 'written' };
+  },
+
+  async restoring(tools, doc, signal) {
+    const containers = await withRoutes(tools, await containersOn(tools, doc, 'from'));
+    const count = await startAll(tools, containers, { untilBootMs: endOf(tools, doc), ended: 'again' }, signal);
+    return { kind: 'done', note: count === 0 ? 'none was to run' : `${counted(count, 'container')} ready` };
+  },
+
+  async resuming(tools, doc, signal) {
+    const note = await releaseAll(tools, doc.services, signal);
+    return { kind: 'done', note: doc.services.length === 0 ? 'nothing waits' : note, pausedAtMs: null };
+  },
+
+  async clearing(tools, doc, signal) {
+    await removeOn(tools, doc, 'to', signal);
+    return { kind: 'done', note: '' };
+  },
+};
+
+/** Never a container that its workload's document gives to the node by now. */
+async function removeOn(tools: MoveTools, doc: MoveDoc, side: 'from' | 'to', signal: AbortSignal): Promise<void> {
+  const { store, docker } = tools;
+  for (const member of doc.members.toReversed()) {
+    const stored = await readWorkload(store, member.workload);
+    if (stored !== null && stored.doc.node === doc[side]) continue;
+    const ids = side === 'from' ? [member.sourceId] : await targetIdsOf(tools, member);
+    for (const id of ids) await orAborted(docker.remove(id), signal);
+  }
+}
+
+/** Also what was made, and not written down any more. */
+async function targetIdsOf({ docker }: MoveTools, { workload, targetId }: MoveMember): Promise<readonly string[]> {
+  if (targetId !== null) return [targetId];
+  return (await docker.list()).filter(({ labels }) => labels[workloadLabel] === workload).map(({ id }) => id);
+}
+
+/** With the ports that clients are led to by what flockctl has made: the containers' labels do not say it. */
+async function withRoutes(
+  { store, log }: MoveTools,
+  containers: readonly MovedContainer[],
+): Promise<readonly MovedContainer[]> {
+  const routes = await readRoutes(store).catch((error: unknown) => {
+    log.warn({ event: 'routes.unknown', reason: messageOf(error) }, 'the ports of labels count alone');
+    return null;
+  });
+  return containers.map(({ id, workload }) => {
+    const made = workload.service === null ? [] : (routes?.portsOf(workload.service) ?? []);
+    const ports = [...new Set([...workload.spec.ports, ...made])];
+    return { id, workload: { ...workload, spec: { ...workload.spec, ports } } };
+  });
+}
+
+function endOf({ clock }: MoveTools, doc: MoveDoc): number {
+  return clock.bootMs() + stepLimitMs(doc, clock.nowMs()) - reasonMs;
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`;
+}
+
+function joined(...texts: readonly string[]): string {
+  return texts.filter((text) => text !== '').join('; ');
+}
