@@ -63,7 +63,7 @@ const consulMsMax = 60_000;
 const electionsMax = 5;
 
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {
-  const { count = 3, backend, profile = 'fast', settings = 'pool-size=1G', proxy = false } = options;
+  const { count = 3, backend, profile = 'fast', settings = 'pool-size=2G', proxy = false } = options;
   if (!Number.isInteger(count) || count < 1 || count > countMax)
     throw new Error(`a cluster of ${count} hosts: give a number from 1 to ${countMax}`);
   const labels = options.labels ?? defaultLabels(count);
