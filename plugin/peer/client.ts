@@ -1,5 +1,6 @@
 import { Agent, request } from 'node:https';
-import { checkServerIdentity, connect, type PeerCertificate, type TLSSocket } from 'node:tls';
+import { connect, type PeerCertificate, type TLSSocket } from 'node:tls';
+import { checkNode, handshakeMsMax, nodeOf, secureOptions, trustOptions } from '../../controller/cluster/tls.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import {
   formatPeerAddress,
@@ -10,7 +11,7 @@ import {
 import type { NodeName } from '../../controller/model/names.ts';
 import { connectMsMax, createLookout, noConnection } from './alive.ts';
 import { exchange, unreachableNode } from './exchange.ts';
-import { dataProtocol, handshakeMsMax, nodeOf, secureOptions, trustOptions } from './tls.ts';
+import { dataProtocol } from './tls.ts';
 
 export type CallOptions = { readonly timeoutMs?: number; readonly signal?: AbortSignal };
 
@@ -188,12 +189,6 @@ export async function askMember(at: PeerAddress, caCertificate: string, body: un
 
 function jsonHeaders(text: string): Record<string, string | number> {
   return { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
-}
-
-function checkNode(node: NodeName, host: string, certificate: PeerCertificate): Error | undefined {
-  const found = nodeOf(certificate);
-  if (found !== node) return new Error(`node ${found ?? '(unnamed)'} answers there`);
-  return checkServerIdentity(host, certificate);
 }
 
 function noAnswer(ms: number): Error {

@@ -4,11 +4,12 @@ import type { AddressInfo, Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import express, { type Express, type Request, type Response, type Router } from 'express';
 import type { Logger } from 'pino';
+import { authorizedNode, handshakeMsMax, secureOptions } from '../../controller/cluster/tls.ts';
 import { FlockError, hasCode, messageOf } from '../../controller/model/errors.ts';
 import type { NodeIdentity } from '../../controller/model/identity.ts';
 import type { NodeName } from '../../controller/model/names.ts';
 import { answerProblem, answerProblems, noSuchCall } from '../../controller/server/problems.ts';
-import { authorizedNode, dataProtocol, handshakeMsMax, httpProtocol, secureOptions } from './tls.ts';
+import { dataProtocol, httpProtocol } from './tls.ts';
 
 /**
  * Where the other nodes reach this one: one port, TLS 1.3, HTTP or (by ALPN) raw streams. Everything but `POST /v1/join` takes a
