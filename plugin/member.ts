@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import express, { Router } from 'express';
 import type { Logger } from 'pino';
+import { createEventLog } from '../controller/cluster/event-log.ts';
 import { loadIdentity } from '../controller/cluster/files.ts';
 import { wasRemoved } from '../controller/cluster/founding.ts';
 import { admit } from '../controller/cluster/joining.ts';
@@ -83,6 +84,7 @@ export function createMember({ paths, version, api, log }: MemberParts): Member 
       const door = createDoor({ address: '::', port: me.port + 1 });
       const peers = createPeers({ client, storage, folder, pacer, isEncrypted });
       leaseStore = openStore(me.storeAddress, me.storeToken, timings[profile].rpcMs);
+      const events = createEventLog({ store: opened, node: me.name, clock: hostClock });
       current = createAgent({
         node: me.name,
         alive: { incarnation: hostClock.randomHex(8), version },
@@ -106,6 +108,7 @@ export function createMember({ paths, version, api, log }: MemberParts): Member 
           publish: (deadlines) => writeDeadlines(paths.deadlines, deadlines),
         },
         stashMs: () => context.settings().stashMs,
+        tell: events.tell,
       });
       const started = current;
       const server = await startPeerServer({
@@ -137,6 +140,7 @@ export function createMember({ paths, version, api, log }: MemberParts): Member 
       try {
         await Promise.all([
           current.run(ended),
+          events.run(ended),
           keepCertificate(me, ended, (renewed) => {
             identity = renewed;
             server.renew(renewed);

@@ -71,8 +71,8 @@ export type FailoverDecision =
       readonly untilMs: number | null;
       readonly node?: NodeName;
     }
-  /** Not by itself, or not at all: worth being told to people, by the node that would take it. */
-  | { readonly kind: 'refuse'; readonly rule: FailoverRule; readonly reason: string }
+  /** Not by itself, or not at all: worth being told to people. `isFirst`: of the nodes that come to this one should say it. */
+  | { readonly kind: 'refuse'; readonly rule: FailoverRule; readonly reason: string; readonly isFirst: boolean }
   /** `lossMs`: writes of so long may be missing; null: not known. */
   | { readonly kind: 'take'; readonly lossMs: number | null };
 
@@ -105,14 +105,14 @@ export function decideFailover(input: FailoverInput): FailoverDecision {
 
 /** What needs nobody else's answer; null: nothing stands against it so far. */
 function beforeAsking(input: FailoverInput): FailoverDecision | null {
-  const { cause, force, doc, guardMs, nowMs, freeSinceMs, promisedUntilMs, calmUntilMs, nodes } = input;
+  const { cause, force, me, doc, guardMs, nowMs, freeSinceMs, promisedUntilMs, calmUntilMs, nodes } = input;
   const isAutomatic = cause === 'automatic';
   const policy = policyOf(doc.options);
   if (freeSinceMs === null) return none('locked', `node ${doc.owner} still holds the volume, or did so a moment ago`);
   if (policy === 'none' && !force)
     return isAutomatic
       ? none('policy', 'the volume has failover=none')
-      : { kind: 'refuse', rule: 'policy', reason: 'the volume has failover=none' };
+      : { kind: 'refuse', rule: 'policy', reason: 'the volume has failover=none', isFirst: true };
   // Its session is over as well: one that is just locking its volumes anew has another.
   if (isAutomatic && nodes.some(({ name, deadSinceMs }) => name === doc.owner && deadSinceMs === null))
     return none('owner-lives', `node ${doc.owner} lives`);
@@ -126,13 +126,16 @@ function beforeAsking(input: FailoverInput): FailoverDecision | null {
     );
   if (!isAutomatic) return null;
   if (calmUntilMs > nowMs) return wait('calm', 'it was taken over by itself less than a minute ago', calmUntilMs);
-  const dead = nodes.filter(({ deadSinceMs }) => deadSinceMs !== null).length;
-  if (isBraked(dead, nodes.length))
+  const dead = nodes.filter(({ deadSinceMs }) => deadSinceMs !== null);
+  if (isBraked(dead.length, nodes.length)) {
+    const others = doc.replicas.filter((node) => node !== me && dead.every(({ name }) => name !== node));
     return {
       kind: 'refuse',
       rule: 'brake',
-      reason: `${dead} of ${nodes.length} nodes look dead, more than a third: that is rather the network`,
+      reason: `${dead.length} of ${nodes.length} nodes look dead, more than a third: that is rather the network`,
+      isFirst: rankOf(doc.id, me, others) === 0,
     };
+  }
   return null;
 }
 
@@ -182,13 +185,14 @@ function byCopies(input: FailoverInput): FailoverDecision {
   const turnAtMs = freeSinceMs + guardMs + rank * turnMs;
   if (turnAtMs > nowMs) return wait('turn', 'another node has the same copy, and its turn is first', turnAtMs);
   if (policyOf(doc.options) === 'manual')
-    return { kind: 'refuse', rule: 'policy', reason: 'the volume has failover=manual' };
+    return { kind: 'refuse', rule: 'policy', reason: 'the volume has failover=manual', isFirst: rank === 0 };
   const limitMs = doc.options.maxLossMs;
   if (limitMs !== null && (lossMs === null || lossMs > limitMs))
     return {
       kind: 'refuse',
       rule: 'max-loss',
       reason: `${lossMs === null ? 'nobody knows how much' : `up to ${formatDuration(roundUp(lossMs))}`} of the last writes may be missing, and max-loss is ${formatDuration(limitMs)}`,
+      isFirst: rank === 0,
     };
   return { kind: 'take', lossMs };
 }

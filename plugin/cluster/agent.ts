@@ -12,17 +12,17 @@ import { createCopies } from './copies.ts';
 import { createDirectory, type Directory } from './directory.ts';
 import { createDuties } from './duties.ts';
 import { createExtraCopies } from './extra-copies.ts';
-import { createFence } from './fence.ts';
+import { createFence, tellFence } from './fence.ts';
 import { createLease } from './lease.ts';
 import { createMoving, type Moving } from './moving.ts';
 import { createObtaining } from './obtaining.ts';
 import { createPlacing } from './placing.ts';
-import type { Answers, Clock, Peers, Transfer, Users } from './ports.ts';
+import type { Answers, Clock, Peers, Tell, Transfer, Users } from './ports.ts';
 import { createPromises } from './promises.ts';
 import { createProofs } from './proofs.ts';
 import type { CopyStatus } from './replication-work.ts';
 import { createReplicator, type Replicated } from './replicator.ts';
-import { createTakeover } from './takeover.ts';
+import { createSuccession } from './succession.ts';
 import { createTransitions } from './transitions.ts';
 
 /** One node's part in the cluster, put together. Everything that is not deterministic comes in from outside. */
@@ -77,10 +77,11 @@ export type AgentParts = {
     publish(deadlines: ReadonlyMap<DatasetId, number>): Promise<void>;
   };
   readonly stashMs: () => number;
+  readonly tell: Tell;
 };
 
 export function createAgent(parts: AgentParts): Agent {
-  const { node, alive, timing, store, clock, users, peers, context, memory, deadlines, stashMs } = parts;
+  const { node, alive, timing, store, clock, users, peers, context, memory, deadlines, stashMs, tell } = parts;
   const { storage, state, locks, log } = context;
   const stop = new AbortController();
 
@@ -102,6 +103,7 @@ export function createAgent(parts: AgentParts): Agent {
     onChange: () => {
       duties.wake();
       placing.wake();
+      succession.failover.wake();
     },
     log,
   });
@@ -116,6 +118,7 @@ export function createAgent(parts: AgentParts): Agent {
     destroy: (record) =>
       locks.with(`trash:${record.id}`, 'destruction', stop.signal, () => finishDestroying(context, record)),
     onStale: () => duties.wake(),
+    tell,
     log,
   });
   /** What nobody uses needs no proof; whoever comes to use it is asked for one (`assure`). */
@@ -132,6 +135,7 @@ export function createAgent(parts: AgentParts): Agent {
     fenceAfterMs: timing.fenceAfterMs,
     owned: usedIds,
     publish: deadlines.publish,
+    onChange: (what, ids, by) => tellFence(what, ids, by, (id) => state.byId(id)?.name ?? id, tell),
     log,
   });
   const extras = createExtraCopies();
@@ -215,18 +219,23 @@ export function createAgent(parts: AgentParts): Agent {
     usedBytes: (id) => context.usage.of(id)?.totalBytes ?? 0,
     log,
   });
-  const takeover = createTakeover({
+  const succession = createSuccession({
     node,
     storage,
     state,
     locks,
     clock,
     peers,
+    lease,
     directory,
     transitions,
     promises,
     duties,
+    copies,
+    replicator,
+    volumes: replicated,
     guardMs: timing.guardMs,
+    tell,
     log,
   });
 
@@ -284,13 +293,14 @@ export function createAgent(parts: AgentParts): Agent {
         await copies.prune(peer, ask as typeof ask & { snapshots: readonly SnapshotName[] }, signal);
         return {};
       },
-      'list-snapshots': (_peer, { id }) => copies.list(id),
+      'list-snapshots': (_peer, { id }) => succession.list(id),
       handoff: (peer, ask, signal) => moving.handoff(peer, ask, signal),
       promise: async (_peer, { volumes }) => ({ ids: promises.give(volumes) }),
+      'as-of': async (peer, { run, news }) => succession.asOf.hear(peer, run, news),
     },
     receive: copies.receive,
     moving,
-    takeOver: takeover.take,
+    takeOver: succession.takeover.take,
     copies: replicator.status,
     problems: placing.problems,
     isFrozen: fence.isFrozen,
@@ -309,6 +319,8 @@ export function createAgent(parts: AgentParts): Agent {
         duties.run(signal),
         replicator.run(signal),
         placing.run(signal),
+        succession.asOf.run(signal),
+        succession.failover.run(signal),
       ]);
     },
   };

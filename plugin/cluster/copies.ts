@@ -17,7 +17,7 @@ import type { State } from '../state.ts';
 import { type Snapshot, type Storage, stampBytesMax } from '../storage/storage.ts';
 import { datasetOptions } from '../volumes/context.ts';
 import type { Directory } from './directory.ts';
-import type { Clock, CopyRequest, CopyState, Transfer } from './ports.ts';
+import type { Clock, CopyRequest, CopyState, Tell, Transfer } from './ports.ts';
 
 /**
  * The copies that this node holds of other nodes' volumes. They change only by what their owner sends, and nothing that only this
@@ -75,6 +75,7 @@ export type CopiesParts = {
   readonly destroy: (record: VolumeRecord) => Promise<void>;
   /** A stream of a newer epoch has come for a volume that this node still takes for its own. */
   readonly onStale: (id: DatasetId) => void;
+  readonly tell: Tell;
   readonly log: Logger;
 };
 
@@ -89,7 +90,7 @@ function isReplica(record: VolumeRecord): record is Replica {
 }
 
 export function createCopies(parts: CopiesParts): Copies {
-  const { storage, state, locks, clock, directory, stashMs, destroy, onStale, log } = parts;
+  const { storage, state, locks, clock, directory, stashMs, destroy, onStale, tell, log } = parts;
   const receiving = new Map<DatasetId, AbortController>();
   const askedAtMs = new Map<DatasetId, number>();
   /** What a predecessor of this process was asked is not known: its owner may be about to hand it over. */
@@ -177,6 +178,11 @@ export function createCopies(parts: CopiesParts): Copies {
     log.warn(
       { event: 'copy.stashed', volume: record.name, dataset: record.id, stash: aside, common },
       'writes that did not survive are kept as a stash',
+    );
+    tell(
+      'stashed',
+      record.name,
+      `what only this node had written ${common === null ? '' : `after ${common} `}is kept as the stash ${aside}`,
     );
     return done;
   }

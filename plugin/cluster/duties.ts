@@ -8,6 +8,7 @@ import type { State } from '../state.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Copies } from './copies.ts';
 import type { Directory, SeenVolume } from './directory.ts';
+import { eachOf } from './each-of.ts';
 import type { Lease } from './lease.ts';
 import type { Clock, Peers, Users } from './ports.ts';
 import type { Proofs } from './proofs.ts';
@@ -93,16 +94,8 @@ export function createDuties(parts: DutyParts): Duties {
         proofs.locked(id, session, Number.NEGATIVE_INFINITY);
       if (dutyNow(volume, record).kind !== 'none') due.push(id);
     }
-    await eachOf(due, (id) => perform(id, signal));
-  }
-
-  /** A few at a time: after a session was lost a thousand volumes want to be locked again. */
-  async function eachOf(ids: readonly DatasetId[], work: (id: DatasetId) => Promise<void>): Promise<void> {
-    const queue = [...ids];
-    const worker = async () => {
-      for (let id = queue.shift(); id !== undefined; id = queue.shift()) await work(id);
-    };
-    await Promise.all(Array.from({ length: workersMax }, worker));
+    // After a session was lost a thousand volumes want to be locked again.
+    await eachOf(due, workersMax, (id) => perform(id, signal));
   }
 
   async function perform(id: DatasetId, signal: AbortSignal): Promise<void> {

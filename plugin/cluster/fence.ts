@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import { messageOf } from '../../controller/model/errors.ts';
 import type { DatasetId } from '../../controller/model/names.ts';
-import type { Clock, Users } from './ports.ts';
+import type { Clock, Tell, Users } from './ports.ts';
 import type { Proofs } from './proofs.ts';
 
 /**
@@ -28,6 +28,8 @@ export type FenceParts = {
   readonly owned: () => readonly DatasetId[];
   /** For the watchdog: until when each may be written. */
   readonly publish: (deadlines: ReadonlyMap<DatasetId, number>) => Promise<void>;
+  /** Told when users were stopped, or may have been by the watchdog while this process stood still, and when they go on. */
+  readonly onChange: (what: 'fenced' | 'thawed', ids: readonly DatasetId[], by: 'fence' | 'watchdog') => void;
   readonly log: Logger;
 };
 
@@ -38,7 +40,7 @@ const againMs = 1_000;
 const expectedMs = 30_000;
 
 export function createFence(parts: FenceParts): Fence {
-  const { clock, users, proofs, fenceAfterMs, owned, publish, log } = parts;
+  const { clock, users, proofs, fenceAfterMs, owned, publish, onChange, log } = parts;
   /** With the time of the last freezing. What a predecessor of this process has frozen is thawed once it is proven. */
   const frozen = new Map<DatasetId, number>(owned().map((id) => [id, Number.NEGATIVE_INFINITY]));
   /** What the watchdog goes by. */
@@ -49,6 +51,19 @@ export function createFence(parts: FenceParts): Fence {
   const expected = new Map<DatasetId, number>();
   /** When to thaw once more: the watchdog may have been about to freeze when the proof came. */
   const thawAgainAtMs = new Map<DatasetId, number>();
+
+  /** Whose users were said to stand. */
+  const fenced = new Set<DatasetId>();
+
+  function tellFenced(ids: readonly DatasetId[], by: 'fence' | 'watchdog'): void {
+    for (const id of ids) fenced.add(id);
+    onChange('fenced', ids, by);
+  }
+
+  function byWatchdog(id: DatasetId): void {
+    frozen.set(id, Number.NEGATIVE_INFINITY);
+    tellFenced([id], 'watchdog');
+  }
 
   const deadlineMs = (id: DatasetId) => proofs.provenAtMs(id) + fenceAfterMs;
 
@@ -64,18 +79,20 @@ export function createFence(parts: FenceParts): Fence {
     const used = owned();
     const mine = guarded(used);
     for (const id of frozen.keys()) if (!mine.has(id)) frozen.delete(id);
+    for (const id of fenced) if (!mine.has(id)) fenced.delete(id);
     // By the deadline that the watchdog knows it may have frozen them, even if there is a newer proof already.
     for (const id of mine)
-      if ((published.get(id) ?? Number.POSITIVE_INFINITY) <= now && !frozen.has(id))
-        frozen.set(id, Number.NEGATIVE_INFINITY);
+      if ((published.get(id) ?? Number.POSITIVE_INFINITY) <= now && !frozen.has(id)) byWatchdog(id);
     const overdue = used.filter((id) => deadlineMs(id) <= now);
     const due = overdue.filter((id) => (frozen.get(id) ?? Number.NEGATIVE_INFINITY) + againMs <= now);
     if (due.length > 0) {
       const fresh = due.filter((id) => !frozen.has(id));
       for (const id of due) frozen.set(id, now);
       await users.freeze(due);
-      if (fresh.length > 0)
+      if (fresh.length > 0) {
         log.warn({ event: 'fence.frozen', datasets: fresh }, 'ownership can not be proven: users are frozen');
+        tellFenced(fresh, 'fence');
+      }
     }
     await thaw(mine);
   }
@@ -94,6 +111,8 @@ export function createFence(parts: FenceParts): Fence {
     }
     if (back.length === 0) return;
     log.info({ event: 'fence.thawed', datasets: back }, 'ownership is proven: users go on');
+    const told = back.filter((id) => fenced.delete(id));
+    if (told.length > 0) onChange('thawed', told, 'fence');
   }
 
   /** One after the other, so that nothing older is published after something newer. */
@@ -111,7 +130,7 @@ export function createFence(parts: FenceParts): Fence {
     // Until now the watchdog has gone by the old ones.
     const now = clock.bootMs();
     for (const [id, deadlineMs] of published)
-      if (deadlineMs <= now && deadlines.has(id) && !frozen.has(id)) frozen.set(id, Number.NEGATIVE_INFINITY);
+      if (deadlineMs <= now && deadlines.has(id) && !frozen.has(id)) byWatchdog(id);
     published = deadlines;
     publishedText = text;
   }
@@ -135,4 +154,26 @@ export function createFence(parts: FenceParts): Fence {
       }
     },
   };
+}
+
+/** More volumes than this are told of as one event. */
+const eventsMax = 8;
+
+/** For people: whose users stand, and whose go on. */
+export function tellFence(
+  what: 'fenced' | 'thawed',
+  ids: readonly DatasetId[],
+  by: 'fence' | 'watchdog',
+  nameOf: (id: DatasetId) => string,
+  tell: Tell,
+): void {
+  const reason =
+    what === 'thawed'
+      ? 'this node can prove again that the volume is its own: its users go on where they were'
+      : by === 'fence'
+        ? 'this node can not prove that the volume is its own: its users stand still'
+        : 'this node’s plugin stood still, so the watchdog may have stopped the volume’s users';
+  const names = ids.map(nameOf);
+  if (names.length <= eventsMax) for (const name of names) tell(what, name, reason);
+  else tell(what, `${names.length} volumes`, `${reason}: ${names.join(', ')}`);
 }

@@ -1,4 +1,5 @@
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import type { EventKind } from '../../controller/model/events.ts';
 import type { DatasetId, NodeName, SnapshotName } from '../../controller/model/names.ts';
 import type { SessionId } from '../../controller/store/store.ts';
 import type { Snapshot } from '../storage/storage.ts';
@@ -17,6 +18,9 @@ export type Clock = {
   sleep(ms: number, signal: AbortSignal): Promise<void>;
   randomHex(bytes: number): string;
 };
+
+/** Tells people what happened (`controller/cluster/event-log.ts`). Never waits and never fails. */
+export type Tell = (kind: EventKind, subject: string, text: string) => void;
 
 /** The processes, in containers or not, that have volumes mounted. Works without Docker. */
 export type Users = {
@@ -55,7 +59,21 @@ export type PeerCalls = {
     readonly ask: { readonly volumes: readonly CopyRequest[] };
     readonly answer: { readonly ids: readonly DatasetId[] };
   };
+  /**
+   * From an owner: up to when copies on the asked node have everything, on that node's own clock, as it told it in its last answer
+   * (`run`; null: it has not yet).
+   */
+  'as-of': {
+    readonly ask: { readonly run: string | null; readonly news: readonly AsOfNews[] };
+    readonly answer: AsOfAnswer;
+  };
 };
+
+/** `identity`: of the snapshot that the copy has as its newest. */
+export type AsOfNews = CopyRequest & { readonly identity: string; readonly asOfMs: number };
+
+/** `run`: of the process that says it; times of another one mean nothing to it. */
+export type AsOfAnswer = { readonly run: string; readonly bootMs: number };
 
 export type CopyRequest = { readonly id: DatasetId; readonly epoch: number };
 
@@ -66,6 +84,8 @@ export type CopyState = {
   readonly snapshots: readonly Pick<Snapshot, 'name' | 'identity'>[] | null;
   /** The stream of which it has a beginning, from an attempt that broke off. */
   readonly partial?: PartialCopy | null | undefined;
+  /** How long ago the copy certainly had everything, as its owner said; null: it did not. */
+  readonly asOfAgeMs?: number | null | undefined;
 };
 
 /** What makes a stream that one: the snapshot it ends with and the one it starts from. */

@@ -1,9 +1,11 @@
 import type { Logger } from 'pino';
+import { hasCode } from '../../controller/model/errors.ts';
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { State } from '../state.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, Peers } from './ports.ts';
 import type { Proofs } from './proofs.ts';
+import { lateMsMax } from './unanswered.ts';
 
 /**
  * How owners go on while the store is away: only a node that has a copy may ever take a volume, so when every one of them has
@@ -15,7 +17,10 @@ export type Promises = {
   give(volumes: readonly CopyRequest[]): readonly DatasetId[];
   /** Boot time until which this node has promised not to take the volume. */
   givenUntilMs(id: DatasetId): number;
-  /** While this node tries to take a volume it promises nothing about it. */
+  /**
+   * While this node tries to take a volume it promises nothing about it; nor for a while after it failed without the store's refusal,
+   * which may still do what it was asked.
+   */
   withhold<T>(id: DatasetId, work: () => Promise<T>): Promise<T>;
   run(signal: AbortSignal): Promise<void>;
 };
@@ -39,7 +44,8 @@ export type PromiseParts = {
 
 export function createPromises({ clock, peers, proofs, directory, state, timing, owned, log }: PromiseParts): Promises {
   const given = new Map<DatasetId, number>();
-  const withheld = new Set<DatasetId>();
+  /** With the boot time until which. */
+  const withheld = new Map<DatasetId, number>();
   let isAsking = false;
 
   async function ask(signal: AbortSignal): Promise<void> {
@@ -78,18 +84,22 @@ export function createPromises({ clock, peers, proofs, directory, state, timing,
       const untilMs = clock.bootMs() + timing.guardMs;
       const ids = volumes.flatMap(({ id, epoch }) => {
         const known = Math.max(state.byId(id)?.epoch ?? 0, directory.volume(id)?.doc.epoch ?? 0);
-        return known > epoch || withheld.has(id) ? [] : [id];
+        return known > epoch || (withheld.get(id) ?? 0) > clock.bootMs() ? [] : [id];
       });
       for (const id of ids) given.set(id, untilMs);
       return ids;
     },
     givenUntilMs: (id) => given.get(id) ?? Number.NEGATIVE_INFINITY,
     async withhold(id, work) {
-      withheld.add(id);
+      withheld.set(id, Number.POSITIVE_INFINITY);
       try {
-        return await work();
-      } finally {
+        const done = await work();
         withheld.delete(id);
+        return done;
+      } catch (error) {
+        if (hasCode(error, 'not-owner')) withheld.delete(id);
+        else withheld.set(id, clock.bootMs() + lateMsMax);
+        throw error;
       }
     },
     async run(signal) {

@@ -117,7 +117,7 @@ export function completeOf(
 ): { readonly identity: string; readonly atMs: number } | null {
   const identity = work.newest?.identity;
   if (identity === undefined || !has(target, identity)) return null;
-  const isAtRest = !isMounted && !work.touched && work.restsWith !== null;
+  const isAtRest = !isMounted && !work.touched && !work.isAttended && work.restsWith !== null;
   const atMs = isAtRest ? now : target.currentAtMs;
   return atMs === null ? null : { identity, atMs };
 }

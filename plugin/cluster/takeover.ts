@@ -1,21 +1,25 @@
 import type { Logger } from 'pino';
-import { FlockError } from '../../controller/model/errors.ts';
+import { FlockError, unreachable } from '../../controller/model/errors.ts';
+import type { FailoverDecision, FailoverInput } from '../../controller/model/failover.ts';
 import { type NodeName, quote, type VolumeName } from '../../controller/model/names.ts';
-import { parseReplicationSnapshot } from '../../controller/model/replication.ts';
+import { formatDuration } from '../../controller/model/quantity.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import type { Storage } from '../storage/storage.ts';
+import type { Answered, Candidates } from './candidates.ts';
 import type { Directory, SeenVolume } from './directory.ts';
 import type { Duties } from './duties.ts';
-import type { Clock, CopyState, Peers } from './ports.ts';
+import type { Clock, Tell } from './ports.ts';
 import type { Promises } from './promises.ts';
 import type { Transitions } from './transitions.ts';
 
-/** How a copy becomes the volume when its owner is gone, on a person's word. */
+/** How a copy becomes the volume when its owner is gone: on a person's word, or by itself. */
 export type Takeover = {
   /** Throws `owner-dead` with what is still to be waited for, `not-owner` if somebody was faster, `no-place` if this node may not. */
   take(name: VolumeName, options: { readonly force: boolean }, signal: AbortSignal): Promise<VolumeRecord>;
+  /** Takes it if that is to happen by itself. Answers what was decided; `take`: it is done. Throws like `take`. */
+  consider(seen: SeenVolume, signal: AbortSignal): Promise<FailoverDecision>;
 };
 
 export type TakeoverParts = {
@@ -24,71 +28,67 @@ export type TakeoverParts = {
   readonly state: State;
   readonly locks: Locks;
   readonly clock: Clock;
-  readonly peers: Peers;
   readonly directory: Directory;
   readonly transitions: Transitions;
+  readonly candidates: Candidates;
   readonly promises: Promises;
   readonly duties: Duties;
-  readonly guardMs: number;
+  readonly tell: Tell;
   readonly log: Logger;
 };
 
-/** How good a copy is: first by epoch, then by the snapshot's place in it. Never by the time on a clock of another epoch. */
-export function positionOf(
-  snapshots: CopyState['snapshots'],
-): { readonly epoch: number; readonly timeMs: number } | null {
-  const positions = (snapshots ?? []).flatMap(({ name }) => parseReplicationSnapshot(name) ?? []);
-  return positions.reduce<{ epoch: number; timeMs: number } | null>(
-    (best, one) =>
-      best === null || one.epoch > best.epoch || (one.epoch === best.epoch && one.timeMs > best.timeMs) ? one : best,
-    null,
-  );
-}
+type Why = { readonly cause: FailoverInput['cause']; readonly force: boolean };
+type Attempt =
+  | { readonly kind: 'done'; readonly record: VolumeRecord; readonly decision: FailoverDecision }
+  | { readonly kind: 'not'; readonly doc: SeenVolume['doc']; readonly decision: FailoverDecision };
 
 export function createTakeover(parts: TakeoverParts): Takeover {
-  const { node, storage, state, locks, clock, peers, directory, transitions, promises, duties, guardMs, log } = parts;
+  const { node, storage, state, locks, clock, directory, transitions, candidates, promises, duties, tell, log } = parts;
 
-  /** Throws why the volume may not be taken now. */
-  function checkGuard(seen: SeenVolume): void {
+  /** Under the lock of the name, with a fresh look. */
+  async function attempt(seen: SeenVolume, why: Why, signal: AbortSignal): Promise<Attempt> {
     const { doc } = seen;
-    const known = directory.volume(doc.id);
-    const name = quote(doc.name);
-    if (seen.session !== null || known === null || known.index !== seen.index || known.freeSinceMs === null)
-      throw new FlockError(
-        'owner-dead',
-        `node ${doc.owner} still holds volume ${name}, or did so a moment ago; try again when "flockctl status" shows it dead`,
-      );
-    const waitMs = Math.max(known.freeSinceMs + guardMs, promises.givenUntilMs(doc.id)) - clock.bootMs();
-    if (waitMs > 0)
-      throw new FlockError(
-        'owner-dead',
-        `node ${doc.owner} may still write to volume ${name} for ${(waitMs / 1000).toFixed(1)} s; try again after that`,
-        { waitMs },
-      );
+    const record = await copyHere(seen);
+    let known: Answered = await candidates.ask(doc.id, [node], signal);
+    const first = candidates.decide(seen, why, known);
+    if (first.kind === 'ask') known = new Map([...known, ...(await candidates.ask(doc.id, first.nodes, signal))]);
+    return await promises.withhold(doc.id, async () => {
+      // Some time has passed, and a promise may have been given before it was withheld.
+      const decision = candidates.decide(seen, why, known);
+      if (decision.kind !== 'take') return { kind: 'not', doc, decision };
+      const taken = await transitions.take(seen, why.cause);
+      report(seen, why, known, decision.lossMs, taken.epoch);
+      return { kind: 'done', decision, record: await duties.promote(record, { ...seen, doc: taken }) };
+    });
   }
 
-  /** Refuses where another node has a better copy, or may have. */
-  async function checkBest(seen: SeenVolume, signal: AbortSignal): Promise<void> {
-    const mine = positionOf(await storage.snapshots(seen.doc.id));
-    for (const other of seen.doc.replicas.filter((name) => name !== node)) {
-      const state = await peers
-        .call(other, 'list-snapshots', { id: seen.doc.id }, { timeoutMs: 3_000, signal })
-        .catch(() => null);
-      if (state === null)
-        throw new FlockError(
-          'no-place',
-          `node ${other} has a copy of volume ${quote(seen.doc.name)} too and does not answer, so it may be newer than the one here: bring that node back, or use --force`,
-          { node: other },
-        );
-      const theirs = positionOf(state.snapshots);
-      if (theirs === null) continue;
-      if (mine === null || theirs.epoch > mine.epoch || (theirs.epoch === mine.epoch && theirs.timeMs > mine.timeMs))
-        throw new FlockError(
-          'no-place',
-          `node ${other} has a newer copy of volume ${quote(seen.doc.name)}: take it there, or use --force`,
-          { node: other },
-        );
-    }
+  /** The record of the copy. Throws `no-place` where there is none that could be taken. */
+  async function copyHere({ doc }: SeenVolume): Promise<VolumeRecord> {
+    const record = state.byId(doc.id);
+    if (record?.phase.kind !== 'replica' || !doc.replicas.includes(node))
+      throw new FlockError(
+        'no-place',
+        `this node has no copy of volume ${quote(doc.name)}: ${doc.replicas.length === 0 ? 'nobody has' : `nodes with one are ${doc.replicas.join(', ')}`}`,
+      );
+    // The record is there before the first stream has arrived.
+    if (!(await storage.exists(doc.id)))
+      throw new FlockError('no-place', `the first copy of volume ${quote(doc.name)} has not arrived on this node yet`);
+    return record;
+  }
+
+  function report({ doc }: SeenVolume, { cause, force }: Why, known: Answered, lossMs: number | null, epoch: number) {
+    const snapshot = known.get(node)?.state.snapshots?.at(-1)?.name ?? 'nothing';
+    const loss = lossMs === null ? 'not known' : `at most ${formatDuration(Math.ceil(lossMs / 1000) * 1000)}`;
+    const how = cause === 'automatic' ? 'by itself' : force ? 'forced by a person' : 'on a person’s word';
+    log.warn(
+      { event: 'takeover.done', volume: doc.name, dataset: doc.id, from: doc.owner, epoch, cause, lossMs },
+      'volume taken over',
+    );
+    tell(
+      'failover',
+      doc.name,
+      `${node} took it from ${doc.owner}, ${how}, with ${snapshot} (epoch ${epoch}); writes of the last moments before ${doc.owner} was gone may be missing: ${loss}`,
+    );
   }
 
   return {
@@ -98,31 +98,52 @@ export function createTakeover(parts: TakeoverParts): Takeover {
         const seen = known === null ? null : await directory.look(known.doc.id);
         if (seen === null) throw new FlockError('volume-not-found', `there is no volume ${quote(name)}`);
         const { doc } = seen;
-        const record = state.byId(doc.id);
         if (doc.owner === node)
           return (
-            record ?? Promise.reject(new FlockError('dataset-missing', `volume ${quote(name)} is not in the pool`))
+            state.byId(doc.id) ??
+            Promise.reject(new FlockError('dataset-missing', `volume ${quote(name)} is not in the pool`))
           );
-        if (record?.phase.kind !== 'replica' || !doc.replicas.includes(node))
-          throw new FlockError(
-            'no-place',
-            `this node has no copy of volume ${quote(name)}: ${doc.replicas.length === 0 ? 'nobody has' : `nodes with one are ${doc.replicas.join(', ')}`}`,
-          );
-        // The record is there before the first stream has arrived.
-        if (!(await storage.exists(doc.id)))
-          throw new FlockError('no-place', `the first copy of volume ${quote(name)} has not arrived on this node yet`);
-        return await promises.withhold(doc.id, async () => {
-          checkGuard(seen);
-          if (!force) await checkBest(seen, signal);
-          // Some time has passed; a promise may have been given before it was withheld.
-          checkGuard(seen);
-          const taken = await transitions.take(seen);
-          log.warn(
-            { event: 'takeover.done', volume: name, dataset: doc.id, from: doc.owner, epoch: taken.epoch },
-            'volume taken over',
-          );
-          return await duties.promote(record, { ...seen, doc: taken });
-        });
+        const done = await attempt(seen, { cause: 'operator', force }, signal);
+        if (done.kind === 'done') return done.record;
+        throw refusal(doc.name, done.decision, clock.bootMs());
+      }),
+
+    consider: (before, signal) =>
+      locks.with(before.doc.name, 'failover', signal, async () => {
+        const seen = await directory.look(before.doc.id);
+        if (seen === null || seen.index !== before.index)
+          return { kind: 'none', rule: 'locked', reason: 'it has changed meanwhile' };
+        return (await attempt(seen, { cause: 'automatic', force: false }, signal)).decision;
       }),
   };
+}
+
+/** Why a person's takeover was not done, with the way out. */
+function refusal(name: VolumeName, decision: FailoverDecision, nowMs: number): FlockError {
+  const volume = `volume ${quote(name)} can't be taken over`;
+  switch (decision.kind) {
+    case 'none':
+      return new FlockError(
+        'owner-dead',
+        `${volume}: ${decision.reason}; try again when "flockctl status" shows it dead`,
+      );
+    case 'refuse':
+      return new FlockError('no-place', `${volume}: ${decision.reason}; use --force`);
+    case 'wait': {
+      const waitMs = decision.untilMs === null ? null : Math.max(0, decision.untilMs - nowMs);
+      const again = waitMs === null ? '' : ` for ${(waitMs / 1000).toFixed(1)} s`;
+      if (decision.rule === 'guard' || decision.rule === 'promise')
+        return new FlockError('owner-dead', `${volume}: ${decision.reason}${again}; try again after that`, { waitMs });
+      const way =
+        decision.rule === 'newer'
+          ? 'take it there, or use --force'
+          : `bring that node back, try again when it was waited for (${again.slice(5)}), or use --force`;
+      return new FlockError('no-place', `${volume}: ${decision.reason}: ${way}`, { waitMs, node: decision.node });
+    }
+    case 'ask':
+    case 'take':
+      return new FlockError('volume-busy', `${volume} at this moment; try again`);
+    default:
+      return unreachable(decision);
+  }
 }

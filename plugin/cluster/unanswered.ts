@@ -18,7 +18,7 @@ export type Changes = {
 };
 
 /** So long after it was sent a transaction without an answer may still be done: far above the few seconds that were seen of Consul. */
-const lateMsMax = 30_000;
+export const lateMsMax = 30_000;
 
 export function createChanges(store: Store, clock: Clock): Changes {
   /** Changes whose answer has not come, and may never: the revisions that they make. */

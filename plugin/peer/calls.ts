@@ -22,6 +22,7 @@ const copyState = z.object({
   epoch,
   snapshots: z.array(z.object({ name: snapshot, identity: z.string() })).nullable(),
   partial: z.object({ toIdentity: z.string(), from: snapshot.nullable() }).nullish(),
+  asOfAgeMs: z.number().nullish(),
 });
 const doc = z.unknown().transform((value): VolumeDoc => decodeVolume(JSON.stringify(value)));
 
@@ -44,6 +45,13 @@ const schemas: { readonly [Name in keyof PeerCalls]: Schemas<Name> } = {
   promise: {
     ask: z.object({ volumes: z.array(copyRequest).max(volumesMax) }),
     answer: z.object({ ids: z.array(id) }),
+  },
+  'as-of': {
+    ask: z.object({
+      run: z.string().nullable(),
+      news: z.array(copyRequest.extend({ identity: z.string(), asOfMs: z.number() })).max(volumesMax),
+    }),
+    answer: z.object({ run: z.string(), bootMs: z.number() }),
   },
 };
 

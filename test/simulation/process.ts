@@ -120,6 +120,7 @@ export function startProcess(world: World, host: Host): Process {
         },
       },
       stashMs: () => settings.stashMs,
+      tell: (kind, subject, text) => world.trace(() => `${host.name}: EVENT ${kind} of ${subject}: ${text}`),
     });
     void sweepOften();
     await agent.run(running.signal);

@@ -1,0 +1,96 @@
+import type { DatasetId, NodeName } from '../../controller/model/names.ts';
+import type { State } from '../state.ts';
+import type { AsOfAnswer, AsOfNews, Clock, Peers } from './ports.ts';
+import type { Replicated, Replicator } from './replicator.ts';
+
+/**
+ * Up to when a copy has everything, for volumes that limit what a takeover may lose: of an idle volume the last snapshot is old, though
+ * nothing is missing in the copy. The owner says it again and again while it lives and the copy is in sync.
+ *
+ * It says it on the clock of the node with the copy, so that neither another wall clock nor a message that took long makes a copy look
+ * fresher than it is: each answer has that node's time, and what the owner has found after it came is as of then or later.
+ */
+export type AsOf = {
+  /** The other side: what an owner says. */
+  hear(peer: NodeName, run: string | null, news: readonly AsOfNews[]): AsOfAnswer;
+  /** Boot time as of which the copy here, whose newest snapshot is this one, has everything; null: nobody said so. */
+  of(id: DatasetId, identity: string | undefined): number | null;
+  run(signal: AbortSignal): Promise<void>;
+};
+
+export type AsOfParts = {
+  readonly clock: Clock;
+  readonly peers: Peers;
+  readonly state: State;
+  readonly volumes: () => readonly Replicated[];
+  readonly replicator: Pick<Replicator, 'complete'>;
+};
+
+const periodMs = 1_000;
+const callMs = 2_000;
+/** Of one message. */
+const newsMax = 2_000;
+
+/** What a node said of its clock, and when that was here. */
+type Heard = AsOfAnswer & { readonly gotAtMs: number };
+
+export function createAsOf({ clock, peers, state, volumes, replicator }: AsOfParts): AsOf {
+  /** Tells this process's times from those of others, and of another boot. */
+  const ownRun = clock.randomHex(8);
+  const told = new Map<DatasetId, { readonly identity: string; readonly atMs: number }>();
+  const clocks = new Map<NodeName, Heard>();
+  const busy = new Set<NodeName>();
+
+  async function tell(node: NodeName, ids: readonly Replicated[], signal: AbortSignal): Promise<void> {
+    const heard = clocks.get(node) ?? null;
+    const news = ids.flatMap(({ doc, isMounted }): AsOfNews[] => {
+      const copy = replicator.complete(doc.id, node, isMounted);
+      if (heard === null || copy === null || copy.atMs < heard.gotAtMs) return [];
+      const asOfMs = heard.bootMs + (copy.atMs - heard.gotAtMs) * slowest;
+      return [{ id: doc.id, epoch: doc.epoch, identity: copy.identity, asOfMs }];
+    });
+    for (let from = 0; from === 0 || from < news.length; from += newsMax) {
+      const ask = { run: heard?.run ?? null, news: news.slice(from, from + newsMax) };
+      const answer = await peers.call(node, 'as-of', ask, { timeoutMs: callMs, signal });
+      clocks.set(node, { ...answer, gotAtMs: clock.bootMs() });
+    }
+  }
+
+  return {
+    hear(peer, run, news) {
+      const now = clock.bootMs();
+      for (const { id, epoch, identity, asOfMs } of run === ownRun ? news : []) {
+        const record = state.byId(id);
+        if (record?.phase.kind !== 'replica' || record.phase.owner !== peer || record.epoch !== epoch) continue;
+        const before = told.get(id);
+        const atMs = Math.min(now, asOfMs);
+        if (before?.identity !== identity || before.atMs < atMs) told.set(id, { identity, atMs });
+      }
+      for (const id of told.keys()) if (state.byId(id) === undefined) told.delete(id);
+      return { run: ownRun, bootMs: now };
+    },
+    of(id, identity) {
+      const known = told.get(id);
+      return known !== undefined && known.identity === identity ? known.atMs : null;
+    },
+    async run(signal) {
+      while (!signal.aborted) {
+        const limited = volumes().filter(({ doc }) => doc.options.maxLossMs !== null);
+        const nodes = new Set(limited.flatMap(({ doc }) => doc.replicas));
+        for (const node of nodes) {
+          if (busy.has(node)) continue;
+          busy.add(node);
+          const ids = limited.filter(({ doc }) => doc.replicas.includes(node));
+          // Whoever does not answer is told the next time.
+          void tell(node, ids, signal)
+            .catch(() => undefined)
+            .finally(() => busy.delete(node));
+        }
+        await clock.sleep(periodMs, signal);
+      }
+    },
+  };
+}
+
+/** Two clocks may differ by so much in their rates; what was said is never younger than it is. */
+const slowest = 0.99;
