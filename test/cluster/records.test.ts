@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { checkNoted } from '../support/cluster/counting.ts';
 import { checkRecords, type Entry } from '../support/cluster/records.ts';
 
 const entry = (number: number, node = 'n1', bootSeconds = number): Entry => ({ number, node, bootSeconds });
@@ -21,5 +22,20 @@ describe('the check of a volume with records', () => {
     const text = fileOf(entry(1), entry(2, 'n2', 9));
     assert.deepEqual(checkRecords(text, [entry(1), entry(2), entry(3)]).lost, [entry(2), entry(3)]);
     assert.deepEqual(checkRecords('', [entry(1)]), { last: 0, faults: [], lost: [entry(1)] });
+  });
+});
+
+describe('the check of a service that notes its requests', () => {
+  const worker = (prefix: string, sent: number, failed: readonly string[] = []) => ({ prefix, sent, failed });
+
+  it('wants what was answered to be there once, and leaves open what failed', () => {
+    const results = [{ workers: [worker('a', 2), worker('b', 3, ['b:2 after 5 ms: 503'])] }];
+    const good = { answered: 4, failed: ['b:2 after 5 ms: 503'], faults: [] };
+    for (const more of ['', 'b:2\n', 'others\n'])
+      assert.deepEqual(checkNoted(`a:1\nb:1\na:2\n${more}b:3\n`, results), good);
+    assert.deepEqual(checkNoted('a:1\nb:1\na:1\nb:3\n', results).faults, [
+      'a:1 is there 2 times',
+      'a:2 was answered and is not there',
+    ]);
   });
 });

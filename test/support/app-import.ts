@@ -14,7 +14,7 @@ export async function importApp(flock: Pick<PluginHost, 'docker'>, app: App): Pr
 }
 
 /** Of busybox, for entry scripts and people. */
-const applets = ['sh', 'cat', 'grep', 'ls', 'mkdir', 'mv', 'rm', 'sleep', 'sync', 'tail', 'wc'];
+const applets = ['sh', 'cat', 'grep', 'ls', 'mkdir', 'mv', 'rm', 'sed', 'sleep', 'sync', 'tail', 'usleep', 'wc'];
 
 /** Answers the file of the image's root. */
 async function ensureArchive(app: App): Promise<string> {

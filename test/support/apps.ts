@@ -103,7 +103,7 @@ exec mariadbd $options --datadir=$data --bind-address=0.0.0.0 --socket=/tmp/mysq
   command: ['/bin/sh', '/entry'],
 };
 
-/** Port 8080. Answers a request with the id that it carries, and notes that on its volume. Stopped by SIGQUIT it ends what it does. */
+/** Port 8080. Answers a request with the id that it carries (as test/support/cluster/counting.ts), and notes that on its volume. Stopped by SIGQUIT it ends what it does. */
 export const nginx: App = {
   name: 'flock/nginx:1.22',
   packages: ['nginx', 'libssl3', 'libpcre2-8-0', 'libcrypt1'],
@@ -127,7 +127,7 @@ http {
   scgi_temp_path /tmp/scgi;
   server {
     listen 8080;
-    location / { return 200 "$http_x_request_id"; }
+    location / { return 200 "$http_x_request_id -"; }
     location = /ready { access_log off; return 200 "ready"; }
   }
 }`,

@@ -12,6 +12,7 @@ import { type Cluster, startCluster } from './cluster.ts';
 import type { ClusterHost } from './cluster-host.ts';
 import { bootSeconds } from './probes.ts';
 import { acknowledged, type Entry, startWriter, type Writer } from './records.ts';
+import { entriesBelow } from './store-entries.ts';
 
 /** What tests of a flock cluster see and do, beside its hosts and faults. */
 
@@ -34,9 +35,9 @@ const settledMsMax = 60_000;
 export function onCluster(
   backend: Backend,
   groups: readonly ((members: () => Members) => void)[],
-  { proxy = false }: { readonly proxy?: boolean } = {},
+  { proxy = false, title = proxy ? 'the proxy' : 'flock' }: { readonly proxy?: boolean; readonly title?: string } = {},
 ): void {
-  describe(`${proxy ? 'the proxy' : 'flock'} on three hosts (${backend})`, () => {
+  describe(`${title} on three hosts (${backend})`, () => {
     let members: Members | null = null;
     const running = () => {
       if (members === null) throw new Error('the cluster did not start');
@@ -87,21 +88,9 @@ export async function clean(members: Members): Promise<void> {
 
 export type StoredVolume = { readonly doc: VolumeDoc; readonly session: string | null };
 
-const entriesSchema = z.array(z.object({ Value: z.string(), Session: z.string().optional() }));
-
 /** What the store says of all volumes, asked of the first host whose Consul answers. */
 export async function volumesOf({ cluster }: Members): Promise<readonly StoredVolume[]> {
-  for (const host of cluster.hosts) {
-    const answer = await host
-      .consulApi('GET', '/v1/kv/flock/volumes?recurse&consistent')
-      .catch((error: unknown) => (String(error).includes('status 404') ? [] : null));
-    if (answer !== null)
-      return entriesSchema.parse(answer).map(({ Value, Session }) => ({
-        doc: decodeVolume(Buffer.from(Value, 'base64').toString('utf8')),
-        session: Session ?? null,
-      }));
-  }
-  throw new Error('no Consul server answers');
+  return (await entriesBelow(cluster, 'volumes')).map(({ value, session }) => ({ doc: decodeVolume(value), session }));
 }
 
 export async function volumeOf(members: Members, name: string): Promise<StoredVolume> {

@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { importApp } from '../../support/app-import.ts';
+import { appUserOption, appVolumeOptions, nginx } from '../../support/apps.ts';
+import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
+import {
+  answersFrom,
+  checkNoted,
+  counterOf,
+  loadCounter,
+  notedBy,
+  startCounter,
+} from '../../support/cluster/counting.ts';
+import { createVolume, type Members, volumeOf } from '../../support/cluster/members.ts';
+import { happened, known, move, pauseMsOf, workloadsOf } from '../../support/cluster/moving.ts';
+import { load } from '../../support/cluster/web.ts';
+
+/** FLOCK_MOVES: how often the service is moved (`make cluster-moves`). */
+const count = Number(process.env['FLOCK_MOVES'] || 8);
+
+/** Nobody notices that a service goes to another host. */
+export function moves(members: () => Members): void {
+  const n = (number: number) => members().n(number);
+  const hosts = () => members().cluster.hosts;
+  const next = (host: ClusterHost) => n((host.number % hosts().length) + 1);
+
+  describe('moves under load', () => {
+    it(`${count} times: no request fails, none is lost, none is done twice`, async function () {
+      this.timeout(120_000 + count * 40_000);
+      const counter = counterOf('web');
+      await startCounter(n(1), counter);
+      await known(members(), n(1), 'web');
+      await answersFrom(hosts(), counter, 'n1');
+      const startMs = performance.now();
+      const loads = loadCounter(hosts(), counter);
+      const pauses: number[] = [];
+      let at = n(1);
+      for (let index = 0; index < count; index += 1) {
+        await sleep(700);
+        const to = next(at);
+        // Asked of each of the hosts in turn: of the source, the target, and the third one.
+        pauses.push(pauseMsOf(await move(members(), n((index % hosts().length) + 1), 'web', to)));
+        at = to;
+      }
+      await sleep(1_000);
+      const seconds = (performance.now() - startMs) / 1000;
+      const longest = Math.max(...loads.map((one) => one.seen().longestMs));
+      const results = await Promise.all(loads.map((one) => one.stop()));
+      const { answered, failed, faults } = checkNoted(await notedBy(at, counter), results);
+      console.log(
+        `      ${answered} requests in ${Math.round(seconds)} s, the longest took ${longest} ms; pauses of ${pauses.join(', ')} ms`,
+      );
+      assert.deepEqual(failed, []);
+      assert.deepEqual(faults, []);
+      assert.ok(answered > count * 50, `${answered} requests`);
+
+      const docs = await workloadsOf(members());
+      assert.deepEqual(
+        docs.map(({ name, node, move: part }) => [name, node, part]),
+        [['web', at.name, null]],
+      );
+      assert.equal((await volumeOf(members(), counter.volume)).doc.owner, at.name);
+      for (const host of hosts()) {
+        const names = (await host.docker('ps', '-a', '--format', '{{.Names}}')).split('\n');
+        assert.equal(names.includes('web'), host === at, `${host.name} has ${names.join(', ')}`);
+      }
+      assert.ok((await happened(members(), 'move-done', /web/)).length >= Math.min(count, 8));
+    });
+
+    it('nginx, with all that its container was made with, from a host that alone has its image', async () => {
+      const counter = { ...counterOf('shop'), volume: 'shop-data' };
+      await importApp(n(1), nginx);
+      await createVolume(n(1), counter.volume, appVolumeOptions);
+      const options = [
+        ...['--name', 'shop', '--hostname', 'shop-1', '--label', 'flock.service=shop', '--label', 'kind=a shop'],
+        ...['--label', `flock.route=http://${counter.host} -> 8080`, '-e', 'GREETING=good morning', appUserOption],
+        ...['--memory', '64m', '--cpus', '0.5', '--restart', 'on-failure:3', '-p', '8099:8080', '--init'],
+        ...['--stop-signal', 'SIGQUIT', '--stop-timeout', '5', '--read-only', '--tmpfs', '/tmp:mode=1777'],
+        ...['--health-cmd', 'grep -q . /tmp/nginx.pid', '--health-interval', '1s', '--log-opt', 'max-size=1m'],
+        ...['--volume-driver=flock', '-v', `${counter.volume}:/data`],
+      ];
+      await n(1).docker('run', '-d', ...options, nginx.name);
+      await known(members(), n(1), 'shop');
+      await answersFrom(hosts(), counter, '-');
+      const before = await madeWith(n(1), 'shop');
+      const loads = loadCounter(hosts(), counter);
+      const wrk = load(n(3), n(2), counter.host, { seconds: 8, connections: 4 });
+      for (const to of [2, 3, 1]) {
+        await move(members(), n(2), 'shop', n(to));
+        assert.deepEqual(await madeWith(n(to), 'shop'), before);
+        assert.match(await n(to).host.run('curl', ['-sS', `http://127.0.0.1:8099/ready`]), /ready/);
+      }
+      const results = await Promise.all(loads.map((one) => one.stop()));
+      // What has no id is noted as "-".
+      const noted = (await n(1).docker('exec', 'shop', 'cat', '/data/requests')).replaceAll(/^-\n/gm, '');
+      const { answered, failed, faults } = checkNoted(noted, results);
+      assert.deepEqual([failed, faults], [[], []]);
+      assert.ok(answered > 100, `${answered} requests`);
+      const { failed: broken, requests, text } = await wrk;
+      assert.ok(requests > 50, text);
+      assert.equal(broken, 0, text);
+    });
+  });
+}
+
+/** What a container was made with, without what may differ from host to host. */
+async function madeWith(host: ClusterHost, container: string): Promise<unknown> {
+  const [found] = JSON.parse(await host.docker('inspect', container)) as [
+    { readonly Config: Record<string, unknown>; readonly HostConfig: Record<string, unknown>; readonly Image: string },
+  ];
+  const { Config: config, HostConfig: hostConfig, Image: image } = found;
+  // Docker writes the mounts of a container that was made through the API in another place.
+  const { Binds: _binds, Mounts: _mounts, CgroupParent: _parent, ...rest } = hostConfig;
+  const { Volumes: _volumes, ...own } = config;
+  return { image, config: own, hostConfig: rest };
+}

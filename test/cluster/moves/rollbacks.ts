@@ -1,0 +1,230 @@
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { MoveDoc, MoveStep } from '../../../controller/model/move.ts';
+import { importApp } from '../../support/app-import.ts';
+import { appUserOption, appVolumeOptions, nginx } from '../../support/apps.ts';
+import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
+import {
+  answersFrom,
+  type Counter,
+  checkNoted,
+  counterOf,
+  loadCounter,
+  notedBy,
+  ownerOf,
+  startCounter,
+} from '../../support/cluster/counting.ts';
+import { createVolume, fill, type Members, sumOf } from '../../support/cluster/members.ts';
+import {
+  describe as describeMove,
+  happened,
+  killProcess,
+  known,
+  type Moving,
+  pidOf,
+  reaches,
+  startMove,
+  workloadsOf,
+} from '../../support/cluster/moving.ts';
+import type { RequestLoad } from '../../support/cluster/request-load.ts';
+import { until } from '../../support/until.ts';
+
+const servesAgainMsMax = 90_000;
+
+/** Something breaks in the middle of a move: the service answers again, on one side, with all of its data, and the record says why. */
+export function rollbacks(members: () => Members): void {
+  const n = (number: number) => members().n(number);
+  const hosts = () => members().cluster.hosts;
+  const web = counterOf('web');
+  const files = (host: ClusterHost, script: string) => host.docker('exec', 'web', '/usr/bin/node', '-e', script);
+  const touch = (host: ClusterHost, name: string) =>
+    files(host, `require('node:fs').writeFileSync('/data/${name}', '')`);
+
+  async function begin(counter: Counter = web, options: Parameters<typeof startCounter>[2] = {}): Promise<void> {
+    await startCounter(n(1), counter, options);
+    await known(members(), n(1), counter.name);
+    await answersFrom(hosts(), counter, 'n1');
+  }
+
+  /** The service answers from this host at all that are up, and nothing that was answered is missing. */
+  async function servedBy(host: ClusterHost, loads: readonly RequestLoad[], mayFail: boolean): Promise<void> {
+    await answersFrom(
+      hosts().filter((one) => one.isUp()),
+      web,
+      host.name,
+      servesAgainMsMax,
+    );
+    const results = await Promise.all(loads.map((one) => one.stop()));
+    const { failed, faults, answered } = checkNoted(await notedBy(host, web), results);
+    assert.deepEqual(faults, []);
+    if (!mayFail) assert.deepEqual(failed, []);
+    assert.ok(answered > 20, `${answered} requests`);
+    assert.equal((await ownerOf(members(), web.volume)).name, host.name);
+    const docs = (await workloadsOf(members())).filter(({ name }) => name === 'web');
+    assert.deepEqual(
+      docs.map(({ node, wanted }) => [node, wanted]),
+      [[host.name, 'running']],
+    );
+  }
+
+  /** It has turned back for this reason, at this step, and flockctl says so. */
+  async function turnedBack(moving: Moving, steps: readonly MoveStep[], reason: RegExp): Promise<MoveDoc> {
+    const { move, said, failed } = await moving.over;
+    assert.equal(move.step, 'failed', describeMove(move));
+    assert.ok(failed, said);
+    assert.ok(move.failure !== null && steps.includes(move.failure.step), describeMove(move));
+    assert.match(move.failure.reason, reason);
+    const shown = await n(3).flockctl('moves', 'show', move.id);
+    assert.match(shown, reason);
+    await until('the log has it', 10_000, async () =>
+      (await happened(members(), 'move-failed', /web|shop/)).length > 0 ? true : undefined,
+    );
+    return move;
+  }
+
+  describe('moves that go wrong', () => {
+    it('the image is nowhere any more', async () => {
+      await importApp(n(1), nginx);
+      await createVolume(n(1), 'shop-data', appVolumeOptions);
+      const options = ['--name', 'shop', '--label', 'flock.service=shop', '--stop-signal', 'SIGQUIT', appUserOption];
+      const mount = ['--volume-driver=flock', '-v', 'shop-data:/data'];
+      await n(1).docker('run', '-d', ...options, ...mount, nginx.name);
+      await known(members(), n(1), 'shop');
+      for (const host of [n(2), n(3)]) await host.docker('rmi', '-f', nginx.name).catch(() => '');
+      // Docker refuses to remove the image of a container that runs, and lets one run whose image is gone.
+      await n(1).docker('stop', 'shop');
+      await n(1).docker('rmi', '-f', nginx.name);
+      await n(1).docker('start', 'shop');
+      await known(members(), n(1), 'shop');
+      await until('it is to run', 20_000, async () =>
+        (await workloadsOf(members())).some(({ name, wanted }) => name === 'shop' && wanted === 'running')
+          ? true
+          : undefined,
+      );
+      await turnedBack(startMove(members(), n(2), 'shop', n(2)), ['preparing'], /image/i);
+      assert.equal(await n(1).docker('inspect', '--format', '{{.State.Running}}', 'shop'), 'true');
+    });
+
+    it('the target’s pool is full', async () => {
+      await begin();
+      const sum = await fill(n(1), web.volume, 200);
+      await createVolume(n(2), 'filler', []);
+      await n(2).sh('filler', 'fallocate -l 820M /data/blob && sync');
+      const loads = loadCounter(hosts(), web);
+      const moving = startMove(members(), n(1), 'web', n(2));
+      const refused = await moving.begun.then(
+        () => null,
+        (error: Error) => error.message,
+      );
+      if (refused === null) await turnedBack(moving, ['copying', 'committing'], /full|room|space/i);
+      else assert.match(refused, /full|room|space/i);
+      await servedBy(n(1), loads, false);
+      assert.equal(await sumOf(n(1), web.volume), sum);
+    });
+
+    it('the target is killed while it gets the data', async () => {
+      await begin();
+      await fill(n(1), web.volume, 300);
+      const loads = loadCounter([n(1), n(3)], web);
+      const moving = startMove(members(), n(1), 'web', n(2));
+      await reaches(members(), moving, 'copying');
+      await n(2).kill();
+      const { move } = await moving.over;
+      // It may have been quicker; then it was killed after the commit, and this is a failover.
+      await servedBy(n(1), loads, true);
+      if (move.step === 'failed') assert.match(move.failure?.reason ?? '', /n2|dead|connect|broke/, describeMove(move));
+    });
+
+    it('the target is killed while it starts the container: the source has it again', async () => {
+      await begin();
+      await touch(n(1), 'slow');
+      const loads = loadCounter([n(1), n(3)], web);
+      const moving = startMove(members(), n(1), 'web', n(2));
+      await reaches(members(), moving, 'starting');
+      await n(2).kill();
+      await moving.over;
+      await servedBy(n(1), loads, true);
+      await n(2).boot();
+      await until('n2 has no container of it that runs', 60_000, async () => {
+        const names = await n(2)
+          .docker('ps', '--format', '{{.Names}}')
+          .catch(() => 'web');
+        return names.split('\n').includes('web') ? undefined : true;
+      });
+    });
+
+    it('the source’s controller is killed in each step: it ends as the record says', async function () {
+      this.timeout(480_000);
+      await begin();
+      const loads = loadCounter(hosts(), web);
+      let at = n(1);
+      const steps: readonly MoveStep[] = ['preparing', 'copying', 'pausing', 'draining', 'stopping', 'committing'];
+      for (const step of [...steps, 'cleaning' as const]) {
+        const to = at.number === 1 ? n(2) : n(1);
+        const moving = startMove(members(), n(3), 'web', to);
+        await reaches(members(), moving, step);
+        await killProcess(at, 'flock-controller').catch(() => undefined);
+        const { move } = await moving.over;
+        if (move.step === 'done') at = to;
+        else assert.notEqual(move.failure, null, describeMove(move));
+        await answersFrom(hosts(), web, at.name, servesAgainMsMax);
+      }
+      await servedBy(at, loads, false);
+    });
+
+    it('a proxy does not say that it holds: nothing was stopped', async () => {
+      await begin();
+      const started = await n(1).docker('inspect', '--format', '{{.State.StartedAt}}', 'web');
+      const loads = loadCounter(hosts(), web);
+      const pid = String(await pidOf(n(3), 'flock-proxy'));
+      await n(3).host.run('kill', ['-STOP', pid]);
+      try {
+        await turnedBack(startMove(members(), n(1), 'web', n(2)), ['pausing'], /n3/);
+      } finally {
+        await n(3).host.run('kill', ['-CONT', pid]);
+      }
+      await servedBy(n(1), loads, false);
+      assert.equal(await n(1).docker('inspect', '--format', '{{.State.StartedAt}}', 'web'), started);
+    });
+
+    it('a port of it is taken on the target, and its name', async () => {
+      await begin(web, { run: ['-p', '9099:8080'] });
+      await n(2).docker('run', '-d', '--name', 'other', '-p', '9099:80', 'flock/busybox:latest', 'sleep', '10000');
+      const loads = loadCounter(hosts(), web);
+      await turnedBack(startMove(members(), n(1), 'web', n(2)), ['preparing', 'starting'], /9099|port/);
+      await servedBy(n(1), loads, false);
+      await n(2).docker('rm', '-f', 'other');
+      await n(2).docker('run', '-d', '--name', 'web', 'flock/busybox:latest', 'sleep', '10000');
+      const moving = startMove(members(), n(1), 'web', n(2));
+      const refused = await moving.begun.then(
+        () => null,
+        (error: Error) => error.message,
+      );
+      if (refused === null) await turnedBack(moving, ['preparing'], /web/);
+      else assert.match(refused, /web/);
+      assert.equal(await n(2).docker('inspect', '--format', '{{.State.Running}}', 'web'), 'true');
+      await n(2).docker('rm', '-f', 'web');
+    });
+
+    it('it never becomes ready on the target', async () => {
+      await begin();
+      await touch(n(1), 'mute-n2');
+      const loads = loadCounter(hosts(), web);
+      await turnedBack(startMove(members(), n(1), 'web', n(2), ['--timeout', '12s']), ['starting'], /ready|8080/);
+      await servedBy(n(1), loads, false);
+    });
+
+    it('Consul’s leader dies in the middle', async () => {
+      await begin();
+      const loads = loadCounter(hosts(), web);
+      const moving = startMove(members(), n(1), 'web', n(2));
+      await reaches(members(), moving, 'copying');
+      const { undo } = await members().cluster.killLeader();
+      await sleep(3_000);
+      await undo();
+      const { move } = await moving.over;
+      await servedBy(move.step === 'done' ? n(2) : n(1), loads, true);
+      if (move.step === 'failed') assert.notEqual(move.failure, null);
+    });
+  });
+}
