@@ -1,8 +1,17 @@
+import { createInterface } from 'node:readline/promises';
 import type { Command } from 'commander';
 import { z } from 'zod';
-import { type CopyView, copyView, type StashView, stashView, volumeView } from '../model/api.ts';
-import { formatAge, formatSize } from '../model/quantity.ts';
-import { anything, path } from './client.ts';
+import {
+  type CopyView,
+  copyView,
+  type FailoverView,
+  failoverView,
+  type StashView,
+  stashView,
+  volumeView,
+} from '../model/api.ts';
+import { formatAge, formatDuration, formatSize } from '../model/quantity.ts';
+import { anything, CliError, path } from './client.ts';
 import type { Session } from './main.ts';
 import { type Column, formatTable } from './output.ts';
 import { sizeOr } from './volume-commands.ts';
@@ -33,6 +42,46 @@ const stashColumns: readonly Column<StashView>[] = [
   { title: 'AGE', value: (stash) => formatAge(Date.now() - stash.stashedAtMs), right: true },
   { title: 'DESTROYED IN', value: (stash) => formatAge(stash.expiresAtMs - Date.now()), right: true },
 ];
+
+const candidateColumns: readonly Column<FailoverView['copies'][number]>[] = [
+  { title: 'COPY ON', value: (copy) => copy.node },
+  { title: 'STATE', value: (copy) => (copy.state === 'none' ? 'not arrived' : copy.state) },
+  { title: 'SNAPSHOT', value: (copy) => copy.snapshot ?? '-' },
+  { title: 'AGE', value: ({ takenAtMs: at }) => (at === null ? '-' : formatAge(Date.now() - at)), right: true },
+  { title: 'MAY MISS', value: ({ lossMs }) => (lossMs === null ? '-' : secondsOf(lossMs)), right: true },
+];
+
+const secondsOf = (ms: number) => `${Math.ceil(ms / 100) / 10}s`;
+
+/** Pure. */
+export function describeFailover(view: FailoverView): string {
+  const { volume, owner, isOwnerAlive, isHeld, waitMs, policy, maxLossMs, copies, best, reason } = view;
+  const owned = isHeld ? 'holds it' : isOwnerAlive ? 'lives, but does not hold it' : 'is dead';
+  const limit = maxLossMs === null ? '' : `, max-loss=${formatDuration(maxLossMs)}`;
+  const lines = [
+    `${volume}: its owner ${owner} ${owned}; failover=${policy}${limit}`,
+    ...(copies.length === 0 ? ['no node has a copy'] : [formatTable(copies, candidateColumns).trimEnd()]),
+    ...(best === null ? [] : [`best copy: ${best}`]),
+    ...(waitMs === null || waitMs === 0 ? [] : [`${owner} may still write to it for ${secondsOf(waitMs)}`]),
+    `not taken over by itself: ${reason}`,
+  ];
+  return lines.join('\n');
+}
+
+function lossOf(lossMs: number | null): string {
+  return lossMs === null
+    ? 'How much of the last writes is missing is not known.'
+    : `At most the last ${secondsOf(lossMs)} before its owner was seen gone are missing.`;
+}
+
+async function ask(question: string): Promise<string> {
+  const lines = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return await lines.question(question);
+  } finally {
+    lines.close();
+  }
+}
 
 export function addReplicationCommands(program: Command, session: () => Session): void {
   program
@@ -81,12 +130,23 @@ export function addReplicationCommands(program: Command, session: () => Session)
     .command('failover')
     .description('give a volume whose owner is dead to a node that has a copy')
     .argument('<volume>')
-    .argument('[node]', 'default: this one if it has a copy')
-    .option('--force', 'also where another living node has a newer copy')
-    .action(async (volume: string, node: string | undefined, { force }: { readonly force?: true }) => {
-      const { client, print } = session();
-      const body = { node: node ?? null, force: force === true };
-      const taken = await client.send('POST', path`/v1/volumes/${volume}/failover`, body, volumeView);
-      print(taken, () => `${taken.name} is now node ${taken.owner}'s.\n`);
-    });
+    .argument('[node]', 'default: the one with the best copy')
+    .option('--force', 'also where another living node has a newer copy, and with failover=none')
+    .option('--yes', 'do not ask')
+    .action(
+      async (volume: string, node: string | undefined, options: { readonly force?: true; readonly yes?: true }) => {
+        const { client, print, note } = session();
+        const before = await client.get(path`/v1/volumes/${volume}/failover`, failoverView);
+        const target = node ?? before.best;
+        note(describeFailover(before));
+        if (options.yes !== true && process.stdin.isTTY && process.stderr.isTTY) {
+          const answer = await ask(`Give ${volume} to ${target ?? 'a node with a copy'}? [y/N] `);
+          if (!/^y(es)?$/i.test(answer)) throw new CliError('nothing was done');
+        }
+        const body = { node: target, force: options.force === true };
+        const taken = await client.send('POST', path`/v1/volumes/${volume}/failover`, body, volumeView);
+        const lossMs = before.copies.find((copy) => copy.node === taken.owner)?.lossMs ?? null;
+        print({ ...taken, lossMs }, () => `${taken.name} is now node ${taken.owner}'s. ${lossOf(lossMs)}\n`);
+      },
+    );
 }

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { rawOptionsSchema } from './options.ts';
+import { failoverPolicies, rawOptionsSchema } from './options.ts';
 
 /** What the plugin's own REST API answers and `flockctl` reads. Sizes are bytes, times milliseconds since 1970. */
 
@@ -180,6 +180,32 @@ export type StashView = z.infer<typeof stashView>;
 
 export const stashRestoreBody = z.object({ name: z.string() });
 export const failoverBody = z.object({ node: z.string().nullable(), force: z.boolean() });
+/** What a takeover of a volume would find now. */
+export const failoverView = z.object({
+  volume: z.string(),
+  owner: z.string(),
+  isOwnerAlive: z.boolean(),
+  /** Somebody has it locked: nobody may take it. */
+  isHeld: z.boolean(),
+  /** How long the old owner may still write; null while it is held. */
+  waitMs: z.number().nullable(),
+  policy: z.enum(failoverPolicies),
+  maxLossMs: z.number().nullable(),
+  /** `lossMs`: writes of so long may be missing there; null: not known. `none`: the first copy has not arrived. */
+  copies: z.array(
+    z.object({
+      node: z.string(),
+      state: z.enum(['answers', 'silent', 'dead', 'none']),
+      snapshot: z.string().nullable(),
+      takenAtMs: time.nullable(),
+      lossMs: z.number().nullable(),
+    }),
+  ),
+  best: z.string().nullable(),
+  /** Why it has not been taken over by itself. */
+  reason: z.string(),
+});
+export type FailoverView = z.infer<typeof failoverView>;
 
 /**
  * Hands several idle volumes of the node that is asked to another one, together with changes of other documents, in one transaction.

@@ -1,3 +1,4 @@
+import type { FailoverView } from '../../controller/model/api.ts';
 import type { AliveDoc, VolumeDoc } from '../../controller/model/cluster.ts';
 import type { DatasetId, NodeName, SnapshotName, VolumeName } from '../../controller/model/names.ts';
 import { isOwnedHere, trashedOf } from '../../controller/model/ownership.ts';
@@ -41,6 +42,7 @@ export type Agent = {
   /** For this node's controller. */
   readonly moving: Moving;
   takeOver(name: VolumeName, options: { readonly force: boolean }, signal: AbortSignal): Promise<VolumeRecord>;
+  previewFailover(name: VolumeName, signal: AbortSignal): Promise<FailoverView>;
   copies(id: DatasetId): readonly CopyStatus[];
   problems(id: DatasetId): readonly string[];
   isFrozen(id: DatasetId): boolean;
@@ -301,6 +303,7 @@ export function createAgent(parts: AgentParts): Agent {
     receive: copies.receive,
     moving,
     takeOver: succession.takeover.take,
+    previewFailover: succession.preview,
     copies: replicator.status,
     problems: placing.problems,
     isFrozen: fence.isFrozen,

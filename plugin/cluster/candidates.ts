@@ -16,11 +16,12 @@ import type { Promises } from './promises.ts';
 export type Candidates = {
   /** What each of the nodes has; null: it does not answer. */
   ask(id: DatasetId, nodes: readonly NodeName[], signal: AbortSignal): Promise<Answered>;
-  /** By what is known in this moment, without asking. */
+  /** By what is known in this moment, without asking. `as`: for another node, as far as this one can tell. */
   decide(
     seen: SeenVolume,
     why: { readonly cause: FailoverInput['cause']; readonly force: boolean },
     known: Answered,
+    as?: NodeName,
   ): FailoverDecision;
 };
 
@@ -68,14 +69,14 @@ export function createCandidates(parts: CandidateParts): Candidates {
       return new Map(answers);
     },
 
-    decide({ doc, session, index }, { cause, force }, known) {
+    decide({ doc, session, index }, { cause, force }, known, as = node) {
       const present = directory.volume(doc.id);
       const isAsSeen = session === null && present !== null && present.index === index;
       const others = new Map([...known].map(([name, answer]) => [name, answer ?? ('silent' as const)]));
       return decideFailover({
         cause,
         force,
-        me: node,
+        me: as,
         doc,
         guardMs,
         nowMs: clock.bootMs(),
@@ -83,7 +84,7 @@ export function createCandidates(parts: CandidateParts): Candidates {
         promisedUntilMs: promises.givenUntilMs(doc.id),
         calmUntilMs: calmUntilMs(doc),
         nodes: [...directory.nodes()].map((one) => ({ name: one.doc.name, deadSinceMs: one.deadSinceMs })),
-        mine: known.get(node) ?? { position: null, asOfMs: null },
+        mine: known.get(as) ?? { position: null, asOfMs: null },
         others,
       });
     },

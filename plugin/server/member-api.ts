@@ -138,6 +138,9 @@ export function memberRoutes(node: Node, member: Pick<Member, 'agent' | 'identit
     return passed !== null ? passed.answer : await removeStash(context, id, signal);
   });
 
+  route('get', '/v1/volumes/:name/failover', (_context, request, signal) =>
+    running().agent.previewFailover(parseVolumeName(String(request.params['name'])), signal),
+  );
   route('post', '/v1/volumes/:name/failover', async (context, request, signal) => {
     const { agent } = running();
     const name = parseVolumeName(String(request.params['name']));

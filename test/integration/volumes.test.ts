@@ -122,7 +122,7 @@ onEachBackend('docker with flock volumes', (flock, backend) => {
       ['size=-1', /invalid size "-1"/],
       ['size=1.5x', /invalid size/],
       ['size=99999999999T', /invalid size/],
-      ['failover=auto', /no such option/],
+      ['failower=auto', /no such option/],
       ['replicas=9', /replicas/],
       ['zfs.mountpoint=/etc', /flock sets this property itself/],
     ] as const) {
