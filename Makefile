@@ -40,6 +40,12 @@ cluster-test: node_modules ## tests on several Docker hosts with Consul, with ki
 cluster-soak: node_modules ## random faults under writers on several hosts: [MINUTES=5] [SEED=...]
 	@FLOCK_SOAK_MINUTES=$(or $(MINUTES),5) FLOCK_SEED=$(SEED) GREP="random faults" $(NODE) test/run.ts cluster
 
+cluster-moves: node_modules ## a service moved 100 times under load, databases 10 times each: [MOVES=100]
+	@FLOCK_MOVES=$(or $(MOVES),100) FLOCK_DATABASE_MOVES=10 GREP="moves under load|databases" $(NODE) test/run.ts cluster
+
+chaos: node_modules ## random moves, drains and faults under writers and web clients: [MINUTES=30] [SEED=...]
+	@FLOCK_CHAOS_MINUTES=$(or $(MINUTES),30) FLOCK_SEED=$(SEED) GREP="chaos for" $(NODE) test/run.ts cluster
+
 cluster: node_modules ## several hosts on this machine to play with: [HOSTS=3] [BACKEND=btrfs|zfs]
 	@$(NODE) test/support/cluster/play/up.ts
 
@@ -75,4 +81,4 @@ node_modules/.package-lock.json: package-lock.json
 	npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: help up down test check unit simulation contract integration openzfs cluster-test cluster-soak cluster cluster-down bench bench-cluster bench-proxy rootfs plugin push clean node_modules
+.PHONY: help up down test check unit simulation contract integration openzfs cluster-test cluster-soak cluster-moves chaos cluster cluster-down bench bench-cluster bench-proxy rootfs plugin push clean node_modules

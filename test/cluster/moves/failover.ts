@@ -11,6 +11,7 @@ import {
   ownerOf,
   startCounter,
 } from '../../support/cluster/counting.ts';
+import { assertRescued } from '../../support/cluster/lost-records.ts';
 import {
   acknowledgedAfter,
   copiesOf,
@@ -19,7 +20,6 @@ import {
   type Members,
   settled,
   startReplicatedWriter,
-  stashesOf,
   volumesOf,
 } from '../../support/cluster/members.ts';
 import { happened, known, longFlockctl, workloadsOf } from '../../support/cluster/moving.ts';
@@ -73,19 +73,7 @@ export function failovers(members: () => Members): void {
       lost.filter(({ node }) => node !== 'n1'),
       [],
     );
-    if (lost.length === 0) return;
-    const found = new Set<string>();
-    for (const [index, { id }] of (await stashesOf(now)).filter(({ volume }) => volume === writer.volume).entries()) {
-      const volume = `${writer.volume}-stash-${index}`;
-      await now.flockctl('stash', 'restore', id, volume);
-      for (const line of (await readRecords(now, { ...writer, volume })).split('\n'))
-        found.add(line.split(' ')[0] ?? '');
-    }
-    assert.deepEqual(
-      lost.filter(({ number }) => !found.has(String(number))),
-      [],
-      'neither in the volume nor in a stash',
-    );
+    await assertRescued(now, writer, lost);
   }
 
   /** The containers of before are still on the first host, stopped, by another name. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { poolView } from '../../../controller/model/api.ts';
 import type { MoveDoc, MoveStep } from '../../../controller/model/move.ts';
 import { importApp } from '../../support/app-import.ts';
 import { appUserOption, appVolumeOptions, nginx } from '../../support/apps.ts';
@@ -109,7 +110,9 @@ export function rollbacks(members: () => Members): void {
       await begin();
       const sum = await fill(n(1), web.volume, 200);
       await createVolume(n(2), 'filler', []);
-      await n(2).sh('filler', 'fallocate -l 820M /data/blob && sync');
+      const { freeBytes } = poolView.parse(await n(2).json('df'));
+      const mebibytes = Math.floor((freeBytes ?? 0) / 2 ** 20) - 80;
+      await n(2).sh('filler', `fallocate -l ${mebibytes}M /data/blob && sync`);
       const loads = loadCounter(hosts(), web);
       const moving = startMove(members(), n(1), 'web', n(2));
       const refused = await moving.begun.then(

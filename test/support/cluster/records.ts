@@ -55,10 +55,12 @@ export async function startWriter(
 /** Everything that the writer's container on this host has acknowledged so far, over all its starts. */
 export async function acknowledged(host: ClusterHost, { container }: Writer): Promise<readonly Entry[]> {
   const lines = (await host.docker('logs', container)).split('\n');
-  return lines.flatMap((line) => {
-    const entry = line.startsWith('acknowledged ') ? parseEntry(line.slice('acknowledged '.length)) : null;
-    return entry === null ? [] : [entry];
-  });
+  return lines.flatMap((line) => parseAcknowledgement(line) ?? []);
+}
+
+/** Of a line of a writer's log; null: it says something else. */
+export function parseAcknowledgement(line: string): Entry | null {
+  return line.startsWith('acknowledged ') ? parseEntry(line.slice('acknowledged '.length)) : null;
 }
 
 /** What the volume has, as a container on this host reads it. */

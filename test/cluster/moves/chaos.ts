@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { isOver } from '../../../controller/model/move.ts';
+import { createRandom, type Random } from '../../simulation/random.ts';
+import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
+import {
+  answersFrom,
+  checkNoted,
+  counterOf,
+  loadCounter,
+  notedBy,
+  ownerOf,
+  startCounter,
+} from '../../support/cluster/counting.ts';
+import { followWriters, type Heard } from '../../support/cluster/log-followers.ts';
+import { assertRescued } from '../../support/cluster/lost-records.ts';
+import {
+  acknowledgedAfter,
+  copiesOf,
+  createVolume,
+  type Members,
+  settled,
+  volumeOf,
+} from '../../support/cluster/members.ts';
+import {
+  eventsOf,
+  killProcess,
+  known,
+  longFlockctl,
+  movesOf,
+  startMove,
+  workloadsOf,
+} from '../../support/cluster/moving.ts';
+import { bootSeconds } from '../../support/cluster/probes.ts';
+import { type Fault, faultsOf } from '../../support/cluster/random-faults.ts';
+import { checkRecords, readRecords, startWriter, type Writer } from '../../support/cluster/records.ts';
+import { until } from '../../support/until.ts';
+
+/** FLOCK_CHAOS_MINUTES: `make chaos`. */
+const minutes = Number(process.env['FLOCK_CHAOS_MINUTES'] || 3);
+const chaosMs = minutes * 60_000;
+const backMsMax = 120_000;
+
+/** Wherever the owner is, the other two have a copy (data centers: east, east, west). */
+const options = ['replicas=1', 'remote-replicas=2', 'failover=auto'];
+const writers: readonly Writer[] = [1, 2, 3].map((number) => ({
+  container: `writer-${number}`,
+  volume: `log-${number}`,
+}));
+const web = counterOf('web');
+
+/** Moves, drains and faults at random under writers and web clients; FLOCK_SEED repeats what is done, not its timing. */
+export function chaos(members: () => Members): void {
+  it(`chaos for ${minutes} min: moves, drains and faults; one writer each, no record lost, everything serves again`, async function () {
+    this.timeout(chaosMs * 2 + 600_000);
+    const seed = Number(process.env['FLOCK_SEED'] || Date.now() % 1_000_000);
+    const random = createRandom(seed);
+    console.log(`      FLOCK_SEED=${seed}`);
+    const { cluster } = members();
+    for (const [index, writer] of writers.entries()) {
+      const host = cluster.host(index + 1);
+      await createVolume(host, writer.volume, options);
+      await startWriter(host, writer);
+    }
+    await startCounter(cluster.host(1), web, { volume: options });
+    for (const [index, { container }] of writers.entries()) await known(members(), cluster.host(index + 1), container);
+    await known(members(), cluster.host(1), 'web');
+    await until('all volumes have two copies', 90_000, async () => {
+      const copies = (await copiesOf(cluster.host(1))).filter(({ snapshot }) => snapshot !== null);
+      return copies.length === 2 * (writers.length + 1) ? true : undefined;
+    });
+    await answersFrom(cluster.hosts, web, 'n1');
+
+    const logs = followWriters(
+      members(),
+      writers.map(({ container }) => container),
+    );
+    const loads = loadCounter(cluster.hosts, web);
+    let rounds = 0;
+    try {
+      for (const end = performance.now() + chaosMs; performance.now() < end; rounds += 1) {
+        const acts = random.chance(0.3)
+          ? [moveOf(members(), random), faultOf(members(), random)]
+          : [actOf(members(), random)];
+        console.log(`      ${acts.map(({ what }) => what).join(', and meanwhile ')}`);
+        const started = acts.map(async ({ work }, index) => {
+          await sleep(index * random.whole(0, 2_500));
+          await work();
+        });
+        await Promise.all(started);
+        await cluster.heal();
+        await everythingServes(members());
+      }
+      await settled(members(), 180_000);
+      await everythingServes(members());
+    } finally {
+      await logs.stop();
+    }
+    const results = await Promise.all(loads.map((one) => one.stop()));
+    for (const writer of writers) await assertNothingLost(members(), writer, logs.heard(writer.container));
+    const { faults, answered, failed } = checkNoted(await notedBy(await ownerOf(members(), web.volume), web), results);
+    // What may be done twice the proxies do twice when a host dies with it; those with odd numbers are none of these.
+    assert.deepEqual(
+      faults.filter((fault) => fault.includes(' times') && isPost(fault)),
+      [],
+    );
+    const moves = await movesOf(members());
+    const events = await eventsOf(members());
+    console.log(
+      `      ${rounds} rounds, ${answered} requests, ${failed.length} failed; of the last ${moves.length} moves ${moves.filter(({ step }) => step === 'done').length} were done; ${events.filter(({ kind }) => kind === 'failover').length} failovers`,
+    );
+  });
+}
+
+const isPost = (id: string) => Number(/-(\d+):/.exec(id)?.[1] ?? 0) % 2 === 1;
+
+function actOf(current: Members, random: Random): Fault {
+  return random.pick([moveOf, moveOf, drainOf, faultOf, faultOf])(current, random);
+}
+
+/** Of a service that may just be moving, to where it may be already: then it is refused. */
+function moveOf({ cluster, ...rest }: Members, random: Random): Fault {
+  const current = { cluster, ...rest };
+  const service = random.pick(['web', ...writers.map(({ container }) => container)]);
+  const [from, to] = [random.pick(cluster.hosts), random.pick(cluster.hosts)];
+  return {
+    what: `${service} is moved to ${to.name}`,
+    work: () => startMove(current, from, service, to).over.catch(() => {}),
+  };
+}
+
+function drainOf({ cluster }: Members, random: Random): Fault {
+  const host = random.pick(cluster.hosts);
+  const from = random.pick(cluster.hosts.filter((one) => one !== host));
+  return {
+    what: `${host.name} is drained`,
+    async work() {
+      await longFlockctl(from, 'node', 'drain', host.name).catch(() => '');
+      await until(`${host.name} is not drained any more`, 60_000, () =>
+        from.flockctl('node', 'undrain', host.name).catch(() => undefined),
+      );
+    },
+  };
+}
+
+function faultOf(current: Members, random: Random): Fault {
+  const host = random.pick(current.cluster.hosts);
+  const container = random.pick(['flock-controller', 'flock-proxy', 'web', ...writers.map((one) => one.container)]);
+  const killed = {
+    what: `${container} on ${host.name} is killed`,
+    work: () => killProcess(host, container).catch(() => {}),
+  };
+  const leader = { what: 'Consul’s leader is killed', work: async () => void (await current.cluster.killLeader()) };
+  return random.pick([...faultsOf(current, random), killed, killed, killed, leader]);
+}
+
+/** Each writer writes on one host, the one that its document names, and the web service answers everywhere; no move is left. */
+async function everythingServes(current: Members): Promise<void> {
+  const { cluster } = current;
+  const since = await bootSeconds();
+  await until('no move is left', backMsMax, async () =>
+    (await movesOf(current).catch(() => null))?.every(isOver) === true ? true : undefined,
+  );
+  const placeOf = async (name: string): Promise<ClusterHost | undefined> => {
+    const doc = (await workloadsOf(current)).find((one) => one.name === name);
+    return cluster.hosts.find((host) => host.name === doc?.node);
+  };
+  for (const writer of writers) {
+    let last = '';
+    await until(`${writer.container} writes`, backMsMax, async () => {
+      const host = await placeOf(writer.container);
+      last = host?.name ?? 'nowhere';
+      if (host === undefined) return undefined;
+      return await acknowledgedAfter(host, writer, since, 0).catch(() => undefined);
+    }).catch((error: Error) => {
+      throw new Error(`${error.message} on ${last}`);
+    });
+  }
+  await until('the web service answers everywhere', backMsMax, async () => {
+    const host = await placeOf('web');
+    return host === undefined
+      ? undefined
+      : await answersFrom(cluster.hosts, web, host.name, 0).then(
+          () => true as const,
+          () => undefined,
+        );
+  });
+}
+
+async function assertNothingLost(current: Members, writer: Writer, heard: readonly Heard[]): Promise<void> {
+  const { doc } = await volumeOf(current, writer.volume);
+  const at = current.cluster.hosts.find(({ name }) => name === doc.owner) ?? current.cluster.host(1);
+  await at.docker('stop', '-t', '1', writer.container);
+  assert.ok(heard.length > 100, `${heard.length} records in all`);
+  const { faults, lost } = checkRecords(await readRecords(at, writer), heard);
+  assert.deepEqual(faults, []);
+  await assertRescued(at, writer, lost);
+  assertInTurns(writer, heard);
+}
+
+/** A container that has once made place for another one, on whichever host, writes no more. */
+function assertInTurns({ container }: Writer, heard: readonly Heard[]): void {
+  const runs = [...Map.groupBy(heard, ({ id }) => id).values()].map((entries) => {
+    const times = entries.map(({ bootSeconds: at }) => at);
+    return { node: entries[0]?.node, from: Math.min(...times), to: Math.max(...times) };
+  });
+  const sorted = runs.toSorted((a, b) => a.from - b.from);
+  const overlaps = sorted.flatMap((run, index) => {
+    const next = sorted[index + 1];
+    return next === undefined || run.to < next.from ? [] : [{ container, run, next }];
+  });
+  assert.deepEqual(overlaps, []);
+}
