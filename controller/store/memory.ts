@@ -50,6 +50,8 @@ export type MemoryStoreOptions = {
   readonly quirks?: Partial<MemoryQuirks>;
   /** How long a call waits for its answer. */
   readonly timeoutMs?: number;
+  /** Told of every change as it is made, with all its keys. */
+  readonly onChange?: (keys: ReadonlySet<string>) => void;
 };
 
 const defaultTimeoutMs = 5_000;
@@ -72,6 +74,7 @@ export function createMemoryStore(options: MemoryStoreOptions): MemoryStore {
     historyMsMax: quirks.staleMsMax,
     hasLeader: () => hasLeader,
     changed(keys) {
+      options.onChange?.(keys);
       for (const { prefix, latch } of watchers) {
         for (const key of keys) {
           if (!key.startsWith(prefix)) continue;

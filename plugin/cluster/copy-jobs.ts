@@ -38,6 +38,8 @@ export type CopyJobParts = {
   readonly directory: Directory;
   readonly replicator: Replicator;
   readonly extras: ExtraCopies;
+  /** By the store. */
+  readonly isMoving: (id: DatasetId) => Promise<boolean>;
   /** About how large the volume's content is, null: not known. */
   readonly usedBytes: (id: DatasetId) => number | null;
   /** Ends when the node stops. */
@@ -54,15 +56,16 @@ type Job = {
 const answerMs = 500;
 /** A round ends when nobody has asked for so long. */
 const askedMs = 30_000;
-/** What is there is kept longer: before its volume is handed over, requests end and containers stop. */
-const keptMs = 180_000;
+/** What is there is kept longer, and as long as the volume is in a move: before it is handed over, requests end and containers stop. */
+const keptMs = 60_000;
 /** Below the time for which a node keeps a copy that it was not asked about, though the document does not list it. */
 const touchMs = 10_000;
 const callMs = 10_000;
 const jobsMax = 32;
 
 export function createCopyJobs(parts: CopyJobParts): CopyJobs {
-  const { storage, clock, peers, directory, replicator, extras, usedBytes, signal: stopped, log } = parts;
+  const { storage, clock, peers, directory, replicator, extras, isMoving, usedBytes, log } = parts;
+  const { signal: stopped } = parts;
   const jobs = new Map<string, Job>();
 
   function jobOf(record: VolumeRecord, to: NodeName): Job {
@@ -91,7 +94,7 @@ export function createCopyJobs(parts: CopyJobParts): CopyJobs {
         );
     while (!stopped.aborted && directory.volume(id)?.doc.epoch === epoch) {
       const idleMs = clock.bootMs() - job.askedAtMs;
-      if (idleMs > keptMs) break;
+      if (idleMs > keptMs && !(await isMoving(id).catch(() => true))) break;
       if (idleMs > askedMs) endRound(job, new FlockError('caller-gone', 'nobody asks for this copy any more'));
       // What is being sent is kept anyway.
       if (job.round === null || job.round.isOver) await touch();

@@ -4,44 +4,60 @@ import { type DatasetId, type NodeName, quote } from '../../controller/model/nam
 import { decodeWorkload, type WorkloadDoc, workloadKeys } from '../../controller/model/workload.ts';
 import type { Store } from '../../controller/store/store.ts';
 
-/**
- * Volumes that are idle for a moment only: of a container that is to run on this node, or that is being moved. Nobody gets in between
- * who just mounts them, such as a container that Docker restarts on a node that has come back. Throws `volume-in-use`.
- */
-export function createRefuseKept(store: Store, node: NodeName): (id: DatasetId) => Promise<void> {
-  async function isMoving({ move }: WorkloadDoc): Promise<boolean> {
+/** What the store says of the containers that volumes are for. Documents that can't be read keep nothing from anybody. */
+export type KeptVolumes = {
+  /**
+   * Throws `volume-in-use` for one that is idle for a moment only: its container is to run on this node, or is being moved. Nobody gets
+   * in between who just mounts it, such as a container that Docker restarts on a node that has come back.
+   */
+  refuse(id: DatasetId): Promise<void>;
+  isMoving(id: DatasetId): Promise<boolean>;
+};
+
+export function createKeptVolumes(store: Store, node: NodeName): KeptVolumes {
+  async function workloadsOf(id: DatasetId): Promise<readonly WorkloadDoc[]> {
+    const entries = await store.list(`${workloadKeys.workloads}/`, { fresh: true });
+    return entries.flatMap(({ value }) => {
+      // Most are of other volumes, and a document may be large.
+      const workload = value.includes(id) ? readable(() => decodeWorkload(value)) : null;
+      return workload?.volumes.some((one) => one.id === id) === true ? [workload] : [];
+    });
+  }
+
+  async function isInMove({ move }: WorkloadDoc): Promise<boolean> {
     if (move === null) return false;
     const entry = await store.get(`${moveKeys.moves}/${move}`, { fresh: true });
     const doc = entry === null ? null : readable(() => decodeMove(entry.value));
     return doc !== null && !isOver(doc);
   }
 
-  return async (id) => {
-    const entries = await store.list(`${workloadKeys.workloads}/`, { fresh: true });
-    for (const { value } of entries) {
-      // Most are of other volumes, and a document may be large.
-      const workload = value.includes(id) ? readable(() => decodeWorkload(value)) : null;
-      const volume = workload?.volumes.find((one) => one.id === id);
-      if (workload == null || volume === undefined) continue;
-      const { name, wanted } = workload;
-      const facts = { container: name, node: workload.node };
-      if (await isMoving(workload))
-        throw new FlockError(
-          'volume-in-use',
-          `volume ${quote(volume.name)} is being moved with the container ${quote(name)}: wait for that to end, or "flockctl move abort"`,
-          facts,
-        );
-      if (wanted === 'running' && workload.node === node)
-        throw new FlockError(
-          'volume-in-use',
-          `volume ${quote(volume.name)} is kept for the container ${quote(name)}, which is to run on node ${node}: "docker stop ${name}" there, or "flockctl move ${workload.service ?? name} NODE"`,
-          facts,
-        );
-    }
+  return {
+    async refuse(id) {
+      for (const workload of await workloadsOf(id)) {
+        const { name, wanted, volumes, service } = workload;
+        const volume = quote(volumes.find((one) => one.id === id)?.name ?? id);
+        const facts = { container: name, node: workload.node };
+        if (await isInMove(workload))
+          throw new FlockError(
+            'volume-in-use',
+            `volume ${volume} is being moved with the container ${quote(name)}: wait for that to end, or "flockctl moves abort"`,
+            facts,
+          );
+        if (wanted === 'running' && workload.node === node)
+          throw new FlockError(
+            'volume-in-use',
+            `volume ${volume} is kept for the container ${quote(name)}, which is to run on node ${node}: "docker stop ${name}" there, or "flockctl move ${service ?? name} NODE"`,
+            facts,
+          );
+      }
+    },
+    async isMoving(id) {
+      for (const workload of await workloadsOf(id)) if (await isInMove(workload)) return true;
+      return false;
+    },
   };
 }
 
-/** What can't be read keeps nothing from anybody. */
 function readable<T>(decode: () => T): T | null {
   try {
     return decode();

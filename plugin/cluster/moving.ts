@@ -8,7 +8,7 @@ import { type CopyJobs, type CopyRound, createCopyJobs } from './copy-jobs.ts';
 import type { ExtraCopies } from './extra-copies.ts';
 import { createHand, type HandParts } from './handing.ts';
 import { createHandoffs, type Handoffs } from './handoff.ts';
-import { createRefuseKept } from './kept-volumes.ts';
+import { createKeptVolumes } from './kept-volumes.ts';
 import type { Peers } from './ports.ts';
 
 /** How volumes of this node get to another one while somebody watches over it: the handoff to a peer, and what a controller's moves need. */
@@ -38,8 +38,9 @@ export type MovingParts = HandParts & {
 
 export function createMoving(parts: MovingParts): Moving {
   const { node, store, directory } = parts;
-  const handoffs = createHandoffs({ ...parts, hand: createHand(parts), refuseKept: createRefuseKept(store, node) });
-  const copies = createCopyJobs(parts);
+  const kept = createKeptVolumes(store, node);
+  const handoffs = createHandoffs({ ...parts, hand: createHand(parts), refuseKept: kept.refuse });
+  const copies = createCopyJobs({ ...parts, isMoving: kept.isMoving });
 
   /** Throws why nothing can be brought to that node. */
   function checkTarget(to: NodeName): void {

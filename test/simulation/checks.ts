@@ -29,6 +29,8 @@ export type Checks = {
   handedOver(from: Host, id: DatasetId): void;
   /** Nothing that was ever written is gone. Only when all hosts are there. */
   nothingLost(): void;
+  /** Notes that a rule is broken, and throws it. */
+  violate(rule: string, text: string): never;
   /** The first that was thrown, wherever it went: the code under test catches what comes out of the simulation's parts. */
   violation(): Violation | null;
 };
@@ -165,6 +167,7 @@ export function createChecks(world: () => World): Checks {
       if (record !== null && (after === undefined || !includes(headOf(after.tree), record)))
         violate('I4', `${id} was handed from ${from.name} to ${owner} without record ${record.number}`);
     },
+    violate,
     violation: () => first,
     nothingLost() {
       const found = new Set<Record>();

@@ -55,6 +55,17 @@ const kinds: Readonly<Record<string, Fault>> = {
       return () => world.store.heal(host.name);
     },
   },
+  /** So that nobody knows at first what came of it. */
+  'store away at a handover': {
+    weight: 2,
+    begin(world, host) {
+      host.atHandover.add(() => world.store.cut(host.name, world.random.chance(0.3) ? 'answers' : 'both'));
+      return () => {
+        host.atHandover.clear();
+        world.store.heal(host.name);
+      };
+    },
+  },
   'store away from all': {
     weight: 1,
     begin(world) {

@@ -18,6 +18,8 @@ export type Host = {
   readonly proofs: Proofs;
   /** Faults that wait for the next mount. */
   readonly atMount: Set<() => void>;
+  /** Faults that wait until its plugin asks the store to pass a volume on. */
+  readonly atHandover: Set<() => void>;
   isUp(): boolean;
   /** Another one after each power cut. */
   bootId(): number;
@@ -73,6 +75,7 @@ export function createHost(world: () => World, name: NodeName, rate: number): Ho
     containers,
     starting: new Map(),
     atMount: new Set(),
+    atHandover: new Set(),
     proofs,
     isUp: () => isUp,
     bootId: () => boots,

@@ -16,8 +16,8 @@ export type Mutation = {
 export const mutations: readonly Mutation[] = [
   {
     name: 'nobody waits for the guard time',
-    file: 'plugin/cluster/takeover.ts',
-    changes: [{ from: 'Math.max(known.freeSinceMs + guardMs, promises', to: 'Math.max(known.freeSinceMs, promises' }],
+    file: 'controller/model/failover.ts',
+    changes: [{ from: 'const guardedUntilMs = freeSinceMs + guardMs;', to: 'const guardedUntilMs = freeSinceMs;' }],
     rules: ['I1'],
     seedsMax: 500,
   },
@@ -102,6 +102,29 @@ export const mutations: readonly Mutation[] = [
     ],
     rules: ['I4'],
     seedsMax: 500,
+  },
+  {
+    name: 'volumes of a group are handed over one after the other',
+    file: 'plugin/cluster/passing-on.ts',
+    changes: [
+      {
+        from: 'const outcome = await changes.transact(docs, operations);',
+        to: `const ofDocuments = operations.slice(0, also.length);
+    let outcome = await changes.transact(docs.slice(0, 1), operations.slice(also.length, also.length + 3));
+    for (let at = 1; at < docs.length && outcome.kind === 'done'; at += 1)
+      outcome = await changes.transact(docs.slice(at, at + 1), operations.slice(also.length + 3 * at, also.length + 3 * at + 3));
+    if (outcome.kind === 'done' && also.length > 0) outcome = await changes.transact([], ofDocuments);`,
+      },
+    ],
+    rules: ['M3'],
+    seedsMax: 100,
+  },
+  {
+    name: 'a handover without an answer is taken for none',
+    file: 'plugin/cluster/handing.ts',
+    changes: [{ from: "if (!hasCode(error, 'store-unavailable')) state.commit", to: 'state.commit' }],
+    rules: ['I1', 'I3', 'I4'],
+    seedsMax: 1_000,
   },
   {
     name: 'a restarted plugin knows nothing of its session',

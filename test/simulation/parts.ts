@@ -37,8 +37,14 @@ export function createGatedStore(world: World, host: Host, gate: Gate): Store {
     list: (prefix, options) => gate.pass(store.list(prefix, options)),
     async transact(operations) {
       // What is handed over is locked with the session of its new owner.
+      world.failovers.sends(host, operations);
       if (operations.every(({ kind }) => kind !== 'unlock'))
-        for (const operation of operations) if (operation.kind === 'lock') world.checks.locks(host, operation.session);
+        for (const operation of operations)
+          if (operation.kind === 'lock') world.checks.locks(host, operation.session);
+          else {
+            for (const strike of host.atHandover) strike();
+            host.atHandover.clear();
+          }
       const outcome = await proving(
         async () => {
           const outcome = await store.transact(operations);

@@ -4,6 +4,7 @@ import { createSnapshot, rollbackVolume } from '../../plugin/volumes/snapshots.t
 import { removeVolume, restoreVolume } from '../../plugin/volumes/trash.ts';
 import { ask, dockerRun, dockerStop } from './docker.ts';
 import type { Host } from './host.ts';
+import { createMoves } from './moves.ts';
 import type { Process } from './process.ts';
 import type { World } from './world.ts';
 
@@ -17,12 +18,24 @@ export type Workload = {
 };
 
 const pauseMs = { min: 50, max: 900 };
+const failoverOptions: readonly Readonly<Record<string, string>>[] = [
+  {},
+  { failover: 'auto' },
+  { failover: 'auto', 'max-loss': '0' },
+  { 'max-loss': '3s' },
+  { 'max-loss': '12s' },
+  { failover: 'manual' },
+  { failover: 'none' },
+];
+const moveShare = 0.1;
 
 export function startWorkload(world: World): Workload {
   const { scheduler, random } = world;
   const volumes = Array.from({ length: random.whole(2, 4) }, (_, index) => `v${index + 1}`);
   const replicas = new Map(volumes.map((name) => [name, String(random.whole(1, Math.min(2, world.hosts.length - 1)))]));
-  const options = (name: string) => ({ replicas: replicas.get(name) ?? '1' });
+  const failover = new Map(volumes.map((name) => [name, random.pick(failoverOptions)]));
+  const options = (name: string) => ({ replicas: replicas.get(name) ?? '1', ...failover.get(name) });
+  const moves = createMoves(world, options);
   let isOver = false;
 
   const containers = () => world.hosts.flatMap((host) => [...host.containers]);
@@ -36,6 +49,10 @@ export function startWorkload(world: World): Workload {
   }
 
   function act(): void {
+    if (random.chance(moveShare)) {
+      moves.begin();
+      return;
+    }
     const name = random.pick(volumes);
     const host = random.pick(world.hosts);
     const chance = random.next();
@@ -127,6 +144,7 @@ export function startWorkload(world: World): Workload {
     rescue,
     stop() {
       isOver = true;
+      moves.stop();
     },
   };
 }

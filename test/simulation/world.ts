@@ -4,7 +4,9 @@ import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { Timing } from '../../controller/model/timing.ts';
 import type { MemoryStore } from '../../controller/store/memory.ts';
 import type { Checks } from './checks.ts';
+import type { Failovers } from './failovers.ts';
 import type { Host } from './host.ts';
+import type { Groups } from './moves.ts';
 import type { Network } from './network.ts';
 import type { Random } from './random.ts';
 import type { Scheduler } from './scheduler.ts';
@@ -17,6 +19,8 @@ export type World = {
   readonly store: MemoryStore;
   readonly network: Network;
   readonly checks: Checks;
+  readonly failovers: Failovers;
+  readonly groups: Groups;
   readonly hosts: readonly Host[];
   host(name: NodeName): Host;
   /** What the store says now, whoever can see it. */
