@@ -7,6 +7,7 @@ import { createDockerWatch, type DockerTimes } from '../controller/docker/watch.
 import { versionView } from '../controller/model/api.ts';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
 import { listen } from '../controller/server/listen.ts';
+import { createWeb, serveWeb } from '../controller/server/web.ts';
 import type { ProxyApiParts } from './api/parts.ts';
 import { type Certificate, createCertificates } from './certificates.ts';
 import { createHomes, type HomesParts } from './documents/home.ts';
@@ -22,7 +23,6 @@ import { createSaver } from './saver.ts';
 import { createServing, type ServingTimes } from './serving.ts';
 import { createSettingsFile, type ProxySettings } from './settings.ts';
 import type { Stack } from './stack/stack.ts';
-import { createWeb, serveWeb, webAddress } from './web.ts';
 
 /** What a stack is made of, besides its layers. Functions where the answer changes while it runs. */
 export type StackWorld = {
@@ -51,6 +51,9 @@ export type ProgramParts = {
   readonly membershipPollMs?: number;
   readonly times?: { readonly serving?: Partial<ServingTimes>; readonly docker?: Partial<DockerTimes> };
 };
+
+/** On loopback only: whoever reads it learns the names of routes and services. */
+const webAddress = { host: '127.0.0.1', port: 4272 } as const;
 
 /** What runs through the gate has so long to end; Docker kills after ten seconds. */
 const closeMsMax = 5_000;

@@ -80,3 +80,10 @@ export function imageNodesOf(
   });
   return [...new Set(nodes)].filter((node) => node !== doc.node);
 }
+
+/** Of a node that was taken out of the cluster, and to run nowhere else. One node sees to it. */
+export function isLeftOver(doc: WorkloadDoc, facts: FollowFacts): boolean {
+  if (facts.nodes.size === 0 || facts.nodes.has(doc.node) || doc.move !== null) return false;
+  const staysDown = doc.wanted === 'stopped' || (doc.volumes.length === 0 && doc.failover !== 'auto');
+  return staysDown && candidatesOf(doc, facts)[0] === facts.me;
+}

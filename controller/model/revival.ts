@@ -43,7 +43,9 @@ export type Revival =
  * From the end to the judgement. Docker that is being shut down signals all containers, and this program too: by then it has ended, and
  * has not taken that for a person's wish.
  */
-export const settleMs = 2_000;
+const settleMs = 2_000;
+/** Without a signal: one that was sent is told at once, but not always before the end. */
+const settleByItselfMs = 300;
 /** Docker needs so long at most to begin restarting what it restarts. */
 const dockerTurnMs = 5_000;
 /** At its own start, with many containers. */
@@ -58,7 +60,8 @@ export function reviveOf(facts: RevivalFacts): Revival {
   if (status === 'created') return { kind: 'start', why: 'it was made and is to run' };
   // Docker is about to remove it.
   if (status !== 'exited') return { kind: 'none' };
-  if (facts.downMs < settleMs) return { kind: 'wait', ms: settleMs - facts.downMs };
+  const settledMs = ending === 'by-itself' ? settleByItselfMs : settleMs;
+  if (facts.downMs < settledMs) return { kind: 'wait', ms: settledMs - facts.downMs };
   if (ending === 'signalled') return stopped('a person stopped it');
   if (facts.error !== '') return { kind: 'start', why: `Docker could not start it: ${facts.error}` };
   if (facts.isOneOff) return stopped('it has ended, and so has what it was attached to');

@@ -5,6 +5,7 @@ import { quote } from '../model/names.ts';
 import type { ContainerSpec, WorkloadDoc } from '../model/workload.ts';
 import type { Docker } from './docker.ts';
 import type { Maker } from './home.ts';
+import { putAway } from './putting-away.ts';
 
 const imageSchema = z.object({ Id: z.string() });
 const ownSchema = z.object({
@@ -12,7 +13,19 @@ const ownSchema = z.object({
   Config: z.object({ Labels: z.record(z.string(), z.string()).nullish() }),
 });
 
-type MakerDocker = Pick<Docker, 'create' | 'connect' | 'inspect' | 'remove' | 'network' | 'createNetwork' | 'image'>;
+type MakerDocker = Pick<
+  Docker,
+  | 'create'
+  | 'connect'
+  | 'inspect'
+  | 'network'
+  | 'createNetwork'
+  | 'image'
+  | 'stop'
+  | 'remove'
+  | 'rename'
+  | 'setRestartPolicy'
+>;
 
 export function createMaker(docker: MakerDocker): Maker {
   /** A name that means the image, so that the container shows what the user called it; else its id. */
@@ -40,11 +53,17 @@ export function createMaker(docker: MakerDocker): Maker {
     }
   }
 
-  /** What an earlier call has made, before it could say so. */
-  async function madeBefore({ id, name }: WorkloadDoc): Promise<string | null> {
-    const parsed = ownSchema.safeParse(await docker.inspect(name));
+  /** What an earlier call has made, before it could say so. What is to be put away and has the name is put away first. */
+  async function madeBefore(workload: WorkloadDoc): Promise<string | null> {
+    const parsed = ownSchema.safeParse(await docker.inspect(workload.name));
     if (!parsed.success) return null;
-    return parsed.data.Config.Labels?.[workloadLabel] === id ? parsed.data.Id : null;
+    const { Id: found, Config } = parsed.data;
+    const former = workload.former.find(({ containerId }) => containerId === found);
+    if (former !== undefined) {
+      await putAway(docker, workload, former);
+      return null;
+    }
+    return Config.Labels?.[workloadLabel] === workload.id ? found : null;
   }
 
   return {

@@ -2,13 +2,10 @@ import type { Server } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import express, { type Express } from 'express';
 import type { Logger } from 'pino';
-import { messageOf } from '../controller/model/errors.ts';
-
-/** On loopback only: whoever reads it learns the names of routes and services. */
-export const webAddress = { host: '127.0.0.1', port: 4272 } as const;
+import { messageOf } from '../model/errors.ts';
 
 export type Health = {
-  /** Why the proxy does not do its work; null: it does. */
+  /** Why the program does not do its work; null: it does. */
   readonly trouble: string | null;
   /** What a look at the details shows. */
   readonly details: Readonly<Record<string, unknown>>;
@@ -17,7 +14,7 @@ export type Health = {
 const retryMs = 2_000;
 const requestMsMax = 10_000;
 
-/** `/healthz`: 200 while the newest table is served, 503 with the reason else. `/metrics`: for Prometheus. */
+/** `/healthz`: 200 while the program does its work, 503 with the reason else. `/metrics`: for Prometheus. */
 export function createWeb(parts: { readonly health: () => Health; readonly metrics: () => Promise<string> }): Express {
   const app = express().disable('x-powered-by').disable('etag');
   app.get('/healthz', (_request, response) => {

@@ -1,0 +1,110 @@
+import { isDeepStrictEqual } from 'node:util';
+import { type Described, workloadLabel } from '../model/container-spec.ts';
+import type { InspectedWorkload } from '../model/inspected.ts';
+import type { NodeName, VolumeName } from '../model/names.ts';
+import {
+  type WorkloadDoc,
+  type WorkloadId,
+  type WorkloadVolume,
+  workloadIdFor,
+  workloadKeys,
+} from '../model/workload.ts';
+import type { Operation, Store } from '../store/store.ts';
+import type { LocalContainer } from './local.ts';
+import type { Stored } from './view.ts';
+
+/** What this node writes into the documents of its workloads. All but `write` is pure. */
+
+export type Workloads = ReadonlyMap<WorkloadId, Stored<WorkloadDoc>>;
+
+/** Whose container this is. */
+export type Belonging =
+  | { readonly kind: 'workload'; readonly stored: Stored<WorkloadDoc> }
+  | { readonly kind: 'new'; readonly id: WorkloadId }
+  /** It was put away, is to be, or was made for a move: it has no document of its own. */
+  | { readonly kind: 'none' };
+
+export function belongingOf({ Id, Config }: InspectedWorkload, workloads: Workloads, me: NodeName): Belonging {
+  const all = [...workloads.values()];
+  const own = all.find(({ doc }) => doc.node === me && doc.containerId === Id);
+  if (own !== undefined) return { kind: 'workload', stored: own };
+  const label = Config.Labels?.[workloadLabel];
+  const id = label !== undefined && /^[0-9a-f]{16}$/.test(label) ? (label as WorkloadId) : workloadIdFor(Id);
+  const isFormer = all.some(({ doc }) => doc.former.some(({ containerId }) => containerId === Id));
+  return isFormer || workloads.has(id) ? { kind: 'none' } : { kind: 'new', id };
+}
+
+/**
+ * The volumes of a container with their ids; null while one of them is not known yet. One that is gone from the store keeps the id that
+ * it had.
+ */
+export function volumesOf(
+  { volumes }: Described,
+  idOf: (name: VolumeName) => WorkloadVolume['id'] | null,
+  before: readonly WorkloadVolume[],
+): readonly WorkloadVolume[] | null {
+  const found = volumes.flatMap((name) => {
+    const id = idOf(name) ?? before.find((volume) => volume.name === name)?.id;
+    return id === undefined ? [] : [{ id, name }];
+  });
+  return found.length === volumes.length ? found : null;
+}
+
+export function newWorkload(
+  id: WorkloadId,
+  { inspected, described }: LocalContainer,
+  volumes: readonly WorkloadVolume[],
+  node: NodeName,
+): WorkloadDoc {
+  const { status, created } = { status: inspected.State.Status, created: Date.parse(inspected.Created) };
+  return {
+    id,
+    ...described,
+    volumes,
+    createdAtMs: Math.max(0, created || 0),
+    node,
+    epoch: 1,
+    containerId: inspected.Id,
+    wanted: status === 'running' || status === 'paused' || status === 'restarting' ? 'running' : 'stopped',
+    former: [],
+    move: null,
+    revision: 1,
+  };
+}
+
+/** The document with what its container is like now; the same one where nothing has changed. */
+export function refreshed(
+  doc: WorkloadDoc,
+  { inspected, described }: LocalContainer,
+  volumes: readonly WorkloadVolume[],
+): WorkloadDoc {
+  const isMade = Object.hasOwn(inspected.Config.Labels ?? {}, workloadLabel);
+  const { spec } = described;
+  // Where the name means another image here, the container was made by the id.
+  const isById = spec.image === spec.imageId && doc.spec.imageId === spec.imageId;
+  const next: WorkloadDoc = {
+    ...doc,
+    ...described,
+    volumes,
+    spec: isById ? { ...spec, image: doc.spec.image } : spec,
+    // What flock makes has the volumes themselves in place of --volumes-from.
+    after: isMade ? doc.after : described.after,
+  };
+  return isDeepStrictEqual(plain(next), plain(doc)) ? doc : next;
+}
+
+function plain(doc: WorkloadDoc): unknown {
+  return JSON.parse(JSON.stringify(doc));
+}
+
+/** Writes it over the version that was seen; null: as a new one. Answers whether it did. */
+export async function write(store: Store, doc: WorkloadDoc, index: string | null): Promise<boolean> {
+  const value = JSON.stringify({ ...doc, revision: index === null ? doc.revision : doc.revision + 1 });
+  const operation: Operation = { kind: 'compare-and-set', key: workloadKeys.workload(doc.id), value, index };
+  return (await store.transact([operation])).kind === 'done';
+}
+
+export async function remove(store: Store, { doc, index }: Stored<WorkloadDoc>): Promise<boolean> {
+  const operation: Operation = { kind: 'compare-and-delete', key: workloadKeys.workload(doc.id), index };
+  return (await store.transact([operation])).kind === 'done';
+}

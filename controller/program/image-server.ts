@@ -1,0 +1,116 @@
+import { once } from 'node:events';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { pipeline } from 'node:stream/promises';
+import type { TLSSocket } from 'node:tls';
+import express, { type Request, type Response } from 'express';
+import type { Logger } from 'pino';
+import { authorizedNode, handshakeMsMax, secureOptions } from '../cluster/tls.ts';
+import { FlockError } from '../model/errors.ts';
+import type { NodeIdentity } from '../model/identity.ts';
+import type { NodeName } from '../model/names.ts';
+import { answerProblem, answerProblems, noSuchCall, param } from '../server/problems.ts';
+import type { Docker } from './docker.ts';
+
+/** Where other nodes get this host's images: `GET /v1/images/ID` answers what `docker save` writes, to nodes of the cluster only. */
+export type ImageServer = {
+  readonly port: number;
+  /** After a renewal of the certificate: the next connections use it. */
+  renew(identity: NodeIdentity): void;
+  /** Ends every connection too. */
+  close(): Promise<void>;
+};
+
+export type ImageServerParts = {
+  readonly identity: NodeIdentity;
+  /** To listen on, such as `::`. */
+  readonly address: string;
+  /** 0: any. */
+  readonly port: number;
+  readonly docker: Pick<Docker, 'image' | 'saveImage'>;
+  readonly isMember: (node: NodeName) => boolean;
+  readonly log: Logger;
+};
+
+/** From the node's peer port: the next ones are the plugin's and, on loopback, those of health and figures. */
+export const imagePortOffset = 4;
+/** Each reads the disk as fast as it can. */
+const transfersMax = 2;
+const connectionsMax = 64;
+/** Nothing is taken for so long: the other side is gone. */
+export const stallMs = 60_000;
+const requestMsMax = 30_000;
+const idPattern = /^sha256:[0-9a-f]{64}$/;
+
+export async function startImageServer(parts: ImageServerParts): Promise<ImageServer> {
+  const { identity, log } = parts;
+  const server = createServer(
+    {
+      ...secureOptions(identity),
+      requestCert: true,
+      rejectUnauthorized: true,
+      handshakeTimeout: handshakeMsMax,
+      requestTimeout: requestMsMax,
+      headersTimeout: handshakeMsMax,
+    },
+    createApp(parts),
+  );
+  server.maxConnections = connectionsMax;
+  server.maxRequestsPerSocket = 1;
+  server.on('tlsClientError', (error, socket) =>
+    log.debug({ event: 'images.handshake-failed', from: socket.remoteAddress, error: error.message }, 'no TLS'),
+  );
+  server.listen(parts.port, parts.address);
+  await once(server, 'listening');
+  server.on('error', (error) => log.error({ event: 'images.server-failed', error: error.message }, 'image server'));
+  return {
+    port: (server.address() as AddressInfo).port,
+    renew: (renewed) => server.setSecureContext(secureOptions(renewed)),
+    async close() {
+      const closed = once(server, 'close');
+      server.close();
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+function createApp({ docker, isMember, log }: ImageServerParts): express.Express {
+  const app = express();
+  app.disable('x-powered-by').disable('etag');
+  app.use((request: Request, response: Response, next: () => void) => {
+    const peer = authorizedNode(request.socket as TLSSocket);
+    if (peer !== null && isMember(peer)) {
+      next();
+      return;
+    }
+    const error = new FlockError('node-not-found', `${peer ?? 'who asks'} is no node of the cluster (any more)`);
+    answerProblem(response.set('connection', 'close'), error, 403);
+  });
+  let transfers = 0;
+  app.get('/v1/images/:id', async (request, response) => {
+    const id = param(request, 'id');
+    if (!idPattern.test(id)) throw new FlockError('invalid-request', `${id} is no image id`);
+    if (transfers >= transfersMax)
+      throw new FlockError('too-many-requests', `this node is sending ${transfers} images already: try again`);
+    transfers += 1;
+    try {
+      if ((await docker.image(id)) === null) throw new FlockError('docker-failed', `image ${id} is not on this node`);
+      const gone = new AbortController();
+      response.once('close', () => gone.abort());
+      response.setTimeout(stallMs, () => response.destroy());
+      response.type('application/x-tar');
+      const stream = await docker.saveImage(id, gone.signal);
+      // An answer that breaks off is known for broken: it has no end.
+      await pipeline(stream, response).catch((error: unknown) => {
+        response.destroy();
+        if (!gone.signal.aborted) throw error;
+      });
+    } finally {
+      transfers -= 1;
+    }
+  });
+  app.use(noSuchCall);
+  app.use(answerProblems(log, 'images.failed', 'docker-failed'));
+  return app;
+}

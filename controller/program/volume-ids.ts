@@ -1,0 +1,29 @@
+import { z } from 'zod';
+import { volumeView } from '../model/api.ts';
+import { type DatasetId, isDatasetId, type VolumeName } from '../model/names.ts';
+import { askSocket } from '../socket-request.ts';
+import type { Seen } from './view.ts';
+
+/** The ids of volumes, by the names that containers know them by. */
+export type VolumeIds = (names: readonly VolumeName[], seen: Seen) => Promise<ReadonlyMap<string, DatasetId>>;
+
+/** In a cluster the store says it. */
+export const idsInCluster: VolumeIds = async (_names, { volumes }) =>
+  new Map([...volumes.values()].filter(({ trashed }) => trashed === null).map(({ name, id }) => [name, id]));
+
+const askMsMax = 10_000;
+
+/** Alone, the plugin of this host: it is asked when there is a name that it was not asked for before. */
+export function createIdsAlone(pluginSocket: string): VolumeIds {
+  let known: ReadonlyMap<string, DatasetId> = new Map();
+  return async (names) => {
+    if (names.every((name) => known.has(name))) return known;
+    const signal = AbortSignal.timeout(askMsMax);
+    const question = { socketPath: pluginSocket, method: 'GET', path: '/v1/volumes', body: undefined, signal };
+    const { status, text } = await askSocket(question);
+    if (status !== 200) throw new Error(`the plugin answered ${status} when it was asked for its volumes`);
+    const views = z.array(volumeView).parse(JSON.parse(text));
+    known = new Map(views.flatMap(({ name, id }) => (isDatasetId(id) ? [[name, id] as const] : [])));
+    return known;
+  };
+}

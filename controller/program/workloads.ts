@@ -1,0 +1,271 @@
+import type { DockerWatch } from '../docker/watch.ts';
+import { messageOf } from '../model/errors.ts';
+import { followOf, imageNodesOf, isLeftOver } from '../model/following.ts';
+import type { InspectedWorkload } from '../model/inspected.ts';
+import { timings } from '../model/timing.ts';
+import type { WorkloadDoc } from '../model/workload.ts';
+import { createLatch } from '../store/latch.ts';
+import { belongingOf, newWorkload, refreshed, volumesOf, write } from './documents.ts';
+import { createDuties } from './duties.ts';
+import type { Home, Part } from './home.ts';
+import { createJobs, type Jobs } from './jobs.ts';
+import { createLocalContainers, type LocalContainer } from './local.ts';
+import type { Reviver } from './reviver.ts';
+import type { Seen, Stored } from './view.ts';
+import type { VolumeIds } from './volume-ids.ts';
+
+/**
+ * This node's part in all workloads: it says what its containers are, keeps those running that are to run, makes those that a dead node
+ * has left to it, and puts away those that are elsewhere by now. One look after the other, woken by Docker and the store; what takes long
+ * is done beside, one thing at a time for each workload.
+ */
+export type Workloads = Part & { wake(): void };
+
+export type WorkloadsParts = {
+  readonly home: Home;
+  readonly watch: Pick<DockerWatch<InspectedWorkload>, 'containers'>;
+  readonly reviver: Reviver;
+  readonly volumeIds: VolumeIds;
+  readonly times?: Partial<WorkloadTimes>;
+};
+
+export type WorkloadTimes = {
+  /** Before a look: what comes meanwhile is seen with it. */
+  readonly gapMs: number;
+  /** Without any reason. */
+  readonly tickMs: number;
+  /** After what has failed on this host: a name that is taken, an image that is nowhere. */
+  readonly againMs: number;
+  /** After what has failed at the store or Docker. */
+  readonly retryMs: number;
+};
+
+export const workloadTimes: WorkloadTimes = { gapMs: 20, tickMs: 10_000, againMs: 30_000, retryMs: 1_000 };
+const jobsMax = 16;
+/** How long a container that was just made waits for those that must run before it. */
+const orderMsMax = 60_000;
+/** An image that is here is looked for again after this time: people remove images. */
+const imageMs = 600_000;
+
+export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: WorkloadsParts): Workloads {
+  const { node, store, docker, view, images, events, clock, log } = home;
+  const times = { ...workloadTimes, ...parts.times };
+  const latch = createLatch();
+  const locals = createLocalContainers(docker);
+  const duties = createDuties(home, reviver);
+  /** When a job that has failed, or a check that was done, is due again; by the job's key (boot clock). */
+  const due = new Map<string, number>();
+  /** What was told of a workload, so that it is told once. */
+  const told = new Map<string, string>();
+  const madeSinceMs = new Map<string, number>();
+  let nextMs = 0;
+  let alarmed = new AbortController();
+
+  /** The next look is in so many ms at the latest. */
+  function within(ms: number): void {
+    nextMs = Math.min(nextMs, Math.max(1, ms));
+  }
+
+  function tellOnce(kind: 'recreated' | 'failover-refused', doc: WorkloadDoc, text: string): void {
+    if (told.get(doc.id) === text) return;
+    told.set(doc.id, text);
+    log.warn({ event: 'workload.waits', name: doc.name, reason: text }, 'not done');
+    events.tell(kind, doc.name, text);
+  }
+
+  function begin(jobs: Jobs, key: string, work: (signal: AbortSignal) => Promise<void>): void {
+    const waitMs = (due.get(key) ?? 0) - clock.bootMs();
+    if (waitMs > 0) within(waitMs);
+    else jobs.begin(key, work);
+  }
+
+  async function publish(local: LocalContainer, stored: Stored<WorkloadDoc>, seen: Seen): Promise<WorkloadDoc> {
+    const { doc, index } = stored;
+    const ids = await volumeIds(local.described.volumes, seen);
+    const volumes = volumesOf(local.described, (name) => ids.get(name) ?? null, doc.volumes) ?? doc.volumes;
+    const fresh = refreshed(doc, local, volumes);
+    const revival = reviver.judge(local.inspected, doc);
+    const next = revival.kind === 'wanted' ? { ...fresh, wanted: revival.wanted } : fresh;
+    if (revival.kind === 'wanted' && revival.wanted === 'stopped')
+      log.info({ event: 'workload.stopped', name: doc.name, reason: revival.why }, 'it stays stopped');
+    if (revival.kind === 'wait') within(revival.ms);
+    if (next === doc) return doc;
+    if (!(await write(store, next, index))) within(times.retryMs);
+    // Whatever follows is decided on what the store has then.
+    return doc;
+  }
+
+  async function publishNew(local: LocalContainer, id: WorkloadDoc['id'], seen: Seen): Promise<void> {
+    const ids = await volumeIds(local.described.volumes, seen);
+    const volumes = volumesOf(local.described, (name) => ids.get(name) ?? null, []);
+    // Without its volumes it could be made on any node.
+    if (volumes === null) return within(times.retryMs);
+    await write(store, newWorkload(id, local, volumes, node), null);
+  }
+
+  /** Containers of this node, and workloads that are to have one here. */
+  async function lookHere(seen: Seen, jobs: Jobs): Promise<void> {
+    const containers = watch.containers() ?? [];
+    const all = await locals.describe(
+      containers,
+      [...seen.workloads.values()].map(({ doc }) => doc),
+    );
+    const here = new Set<string>(containers.map(({ Id }) => Id));
+    reviver.keep(here);
+    for (const id of madeSinceMs.keys()) if (!here.has(id)) madeSinceMs.delete(id);
+    for (const local of all) {
+      const belonging = belongingOf(local.inspected, seen.workloads, node);
+      if (belonging.kind === 'new') await publishNew(local, belonging.id, seen);
+      // What a move does with it is the move's business.
+      if (belonging.kind !== 'workload' || belonging.stored.doc.move !== null) continue;
+      const doc = await publish(local, belonging.stored, seen);
+      const revival = reviver.judge(local.inspected, doc);
+      if (revival.kind === 'start') startWhenDue(local, doc, revival.why, all, seen, jobs);
+    }
+    for (const { doc } of seen.workloads.values()) {
+      if (doc.node !== node || doc.move !== null) continue;
+      if (doc.containerId === null) makeHere(doc, seen, jobs);
+      else if (!here.has(doc.containerId)) begin(jobs, `forget ${doc.id}`, () => duties.forget(doc));
+    }
+  }
+
+  function startWhenDue(
+    { inspected }: LocalContainer,
+    doc: WorkloadDoc,
+    why: string,
+    all: readonly LocalContainer[],
+    seen: Seen,
+    jobs: Jobs,
+  ): void {
+    const waitMs = reviver.waitMs(inspected.Id);
+    if (waitMs > 0) {
+      within(waitMs);
+      return;
+    }
+    if (inspected.State.Status === 'created') {
+      const sinceMs = madeSinceMs.get(inspected.Id) ?? clock.bootMs();
+      madeSinceMs.set(inspected.Id, sinceMs);
+      if (isBlocked(doc, all, seen) && clock.bootMs() - sinceMs < orderMsMax) {
+        within(times.retryMs);
+        return;
+      }
+    }
+    jobs.begin(`start ${doc.id}`, () => duties.start(doc, why));
+  }
+
+  /** Whether one that must run before it is to run on this node, too, and does not yet. */
+  function isBlocked(doc: WorkloadDoc, all: readonly LocalContainer[], seen: Seen): boolean {
+    const running = new Set(
+      all.filter(({ inspected }) => inspected.State.Status === 'running').map(({ inspected }) => inspected.Id),
+    );
+    return [...seen.workloads.values()].some(
+      ({ doc: other }) =>
+        doc.after.includes(other.name) &&
+        other.node === node &&
+        other.wanted === 'running' &&
+        !(other.containerId !== null && running.has(other.containerId)),
+    );
+  }
+
+  function makeHere(doc: WorkloadDoc, seen: Seen, jobs: Jobs): void {
+    if (doc.wanted !== 'running') return;
+    const holders = [...doc.former.map((former) => former.node).toReversed(), ...seen.nodes.keys()];
+    const from = [...new Set(holders)].filter((other) => other !== node && seen.alive.has(other));
+    begin(jobs, `make ${doc.id}`, async (signal) => {
+      try {
+        await duties.make(doc, from, signal);
+        told.delete(doc.id);
+      } catch (error) {
+        if (!signal.aborted) tellOnce('recreated', doc, `it can't be made on ${node} yet: ${messageOf(error)}`);
+        throw error;
+      }
+    });
+  }
+
+  function lookElsewhere(seen: Seen, jobs: Jobs): void {
+    const facts = { ...seen, me: node, nowMs: clock.bootMs(), guardMs: timings[seen.profile].guardMs };
+    for (const { doc } of seen.workloads.values()) {
+      const former = doc.move === null ? doc.former.filter((one) => one.node === node) : [];
+      for (const one of former) begin(jobs, `put away ${one.containerId}`, () => duties.putAway(doc, one));
+      if (doc.node === node) continue;
+      if (home.clusterId === null) {
+        begin(jobs, `adopt ${doc.id}`, () => duties.adopt(doc));
+        continue;
+      }
+      const follow = followOf(doc, facts);
+      if (follow.kind === 'wait') within(follow.ms);
+      else if (follow.kind === 'refused') tellOnce('failover-refused', doc, follow.why);
+      else if (follow.kind === 'claim' && former.every((one) => !jobs.isRunning(`put away ${one.containerId}`)))
+        begin(jobs, `claim ${doc.id}`, () => duties.claim(doc, follow.why));
+      else if (isLeftOver(doc, facts)) begin(jobs, `drop ${doc.id}`, () => duties.drop(doc));
+      else if (seen.alive.has(doc.node) && imageNodesOf(doc, facts).includes(node)) bringImage(doc, jobs);
+    }
+  }
+
+  /** Ahead of time: once its node is dead, nobody else may have it. */
+  function bringImage(doc: WorkloadDoc, jobs: Jobs): void {
+    const key = `image ${doc.spec.imageId}`;
+    begin(jobs, key, async (signal) => {
+      await images.ensure(doc, [doc.node], signal);
+      due.set(key, clock.bootMs() + imageMs);
+    });
+  }
+
+  /** One look at everything. */
+  async function look(jobs: Jobs): Promise<void> {
+    const seen = view.seen();
+    if (seen === null || watch.containers() === null) return;
+    // Nothing is decided on what the store said once.
+    if (view.fault() !== null) return within(times.retryMs);
+    await lookHere(seen, jobs);
+    lookElsewhere(seen, jobs);
+    for (const id of told.keys()) if (!seen.workloads.has(id as WorkloadDoc['id'])) told.delete(id);
+    for (const [key, atMs] of due) if (atMs <= clock.bootMs()) due.delete(key);
+  }
+
+  return {
+    wake: () => latch.open(),
+    async run(signal) {
+      const jobs = createJobs({
+        signal,
+        max: jobsMax,
+        onEnd(key, error) {
+          const isSlow = key.startsWith('make ') || key.startsWith('image ');
+          if (error !== null) due.set(key, clock.bootMs() + (isSlow ? times.againMs : times.retryMs));
+          latch.open();
+        },
+        log,
+      });
+      const stopListening = view.onChange(latch.open);
+      let problem: string | null = null;
+      latch.open();
+      while (await latch.pass(signal)) {
+        await clock.sleep(times.gapMs, signal);
+        nextMs = times.tickMs;
+        try {
+          await look(jobs);
+          problem = null;
+        } catch (error) {
+          if (signal.aborted) break;
+          const text = messageOf(error);
+          if (text !== problem) log.warn({ event: 'workloads.waiting', reason: text }, 'tried again');
+          problem = text;
+          nextMs = times.retryMs;
+        }
+        alarm(nextMs, signal);
+      }
+      stopListening();
+      await jobs.ended();
+    },
+  };
+
+  /** Opens the latch after the time; a new one takes the place of the one before. */
+  function alarm(ms: number, signal: AbortSignal): void {
+    alarmed.abort();
+    alarmed = new AbortController();
+    const mine = alarmed.signal;
+    void clock.sleep(ms, AbortSignal.any([signal, mine])).then(() => {
+      if (!mine.aborted) latch.open();
+    });
+  }
+}
