@@ -5,6 +5,7 @@ import {
   type MoveDoc,
   type MoveId,
   type MoveProgress,
+  type MoveStep,
   moveKeys,
   type StepOutcome,
   turnOf,
@@ -47,12 +48,17 @@ type Worker = {
   /** The record that its step began with. */
   begun: MoveDoc | null;
   interrupt: (reason: string) => void;
+  /** The record as it left it itself. */
+  written: MoveDoc | null;
   /** Never rejects. */
   ended: Promise<void>;
 };
 
 /** After an interruption, for the executor to end: what it waits for has shorter limits of its own as a rule. */
 const graceMs = 10_000;
+/** Of Docker's own limits for a stop, which is not given up. */
+const stopGraceMs = 160_000;
+const graceMsOf = (step: MoveStep) => (step === 'stopping' ? stopGraceMs : graceMs);
 const retryMs = 500;
 /** Deaths of nodes are looked at anew at least so often. */
 const lookMs = 1_000;
@@ -118,7 +124,7 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
   }
 
   function start(id: MoveId, job: (worker: Worker) => Promise<void>): void {
-    const worker: Worker = { id, begun: null, interrupt: () => undefined, ended: Promise.resolve() };
+    const worker: Worker = { id, begun: null, interrupt: () => undefined, written: null, ended: Promise.resolve() };
     workers.set(id, worker);
     worker.ended = job(worker)
       .catch((error: unknown) =>
@@ -141,7 +147,7 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
       if (current === null || turnOf(current.doc) !== node || isOver(current.doc)) return;
       const result = await attempt(worker, current.doc, signal);
       if (signal.aborted) return;
-      if (result.kind !== 'written') await records.finish(current.doc, result, signal);
+      if (result.kind !== 'written') worker.written = await records.finish(current.doc, result, signal);
     }
   }
 
@@ -163,10 +169,11 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
       if (!over.signal.aborted) stop.abort(new FlockError('deadline-exceeded', `${step} has taken too long`));
     });
     const tell = (progress: MoveProgress) => records.tellProgress(doc, progress);
+    const context = { tell, isRepeated: worker.written === null || !isAt(doc, worker.written) };
     try {
       // What came between the look at the record and now is seen here.
       latch.open();
-      return await withGrace(executors[step](tools, doc, ended, tell), ended);
+      return await withGrace(executors[step](tools, doc, ended, context), ended, graceMsOf(step));
     } catch (error) {
       return failure(step, error);
     } finally {
@@ -183,11 +190,11 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
   }
 
   /** The executor's result; once the signal has fired, only if it comes soon. */
-  async function withGrace(result: Promise<StepResult>, ended: AbortSignal): Promise<StepResult> {
+  async function withGrace(result: Promise<StepResult>, ended: AbortSignal, ms: number): Promise<StepResult> {
     const settled = new AbortController();
     const tooLate = new Promise<never>((_, reject) => {
       const stop = () => {
-        void clock.sleep(graceMs, settled.signal).then(() => reject(ended.reason));
+        void clock.sleep(ms, settled.signal).then(() => reject(ended.reason));
       };
       if (ended.aborted) stop();
       else ended.addEventListener('abort', stop, { once: true });

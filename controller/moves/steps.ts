@@ -1,5 +1,5 @@
 import { workloadLabel } from '../model/container-spec.ts';
-import { FlockError, messageOf } from '../model/errors.ts';
+import { FlockError, hasCode, messageOf } from '../model/errors.ts';
 import type { MoveDoc, MoveMember, MoveProgress, MoveStep, StepOutcome } from '../model/move.ts';
 import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
 import { containersOn, look, type MovedContainer, membersOf, orAborted, startAll } from './containers.ts';
@@ -20,8 +20,14 @@ export type Executor = (
   tools: MoveTools,
   doc: MoveDoc,
   signal: AbortSignal,
-  tell: (progress: MoveProgress) => Promise<void>,
+  context: StepContext,
 ) => Promise<StepResult>;
+
+export type StepContext = {
+  readonly tell: (progress: MoveProgress) => Promise<void>;
+  /** Somebody may have begun the step before: what he has asked for last may still be under way. */
+  readonly isRepeated: boolean;
+};
 
 /** What a commit, and the start after it, need of the pause at the least. */
 const commitMsMin = 3_000;
@@ -29,6 +35,7 @@ const commitMsMin = 3_000;
 const releaseMsMin = 4_000;
 /** Of a step's time, to say why it has failed. */
 const reasonMs = 300;
+const againMs = 500;
 /** Containers on the way back are not waited for as long as they would like. */
 const returnStopSeconds = 10;
 
@@ -45,7 +52,7 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
     return { kind: 'done', note: counted(members.length, 'container'), members };
   },
 
-  copying: (tools, doc, signal, tell) => copyAll(tools, doc, tell, signal),
+  copying: (tools, doc, signal, { tell }) => copyAll(tools, doc, tell, signal),
   async pausing(tools, doc, signal) {
     // Whether they are still there is asked before anybody has to wait.
     await membersOf(tools, doc);
@@ -53,20 +60,24 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   },
   draining: drain,
 
-  async stopping(tools, doc, signal) {
+  async stopping(tools, doc, signal, { isRepeated }) {
+    const { docker, clock } = tools;
     const stopped: string[] = [];
     for (const { id, workload } of (await containersOn(tools, doc, 'from')).toReversed()) {
+      signal.throwIfAborted();
       const found = await look(tools, id);
       if (found === null) throw new FlockError('docker-failed', `container ${workload.name} is gone`);
       if (!found.State.Running) continue;
       const { stopSeconds } = workload.spec;
-      const leftMs = pauseLeftMs(doc, tools.clock.nowMs());
-      if (leftMs < 1000 * stopSeconds + commitMsMin)
+      const leftMs = pauseLeftMs(doc, clock.nowMs());
+      const isTooLate = leftMs < 1000 * stopSeconds + commitMsMin;
+      // A container that was told to stop ends in the end, so nobody turns back before it has: it would end later, when it is to serve.
+      if (!isTooLate || isRepeated) await docker.stop(id, stopSeconds);
+      if (isTooLate)
         throw new FlockError(
           'deadline-exceeded',
           `container ${workload.name} may take ${stopSeconds} s to stop, and ${Math.max(0, Math.round(leftMs / 1000))} s are left of the pause: use a longer --timeout`,
         );
-      await orAborted(tools.docker.stop(id, stopSeconds), signal);
       stopped.push(workload.name);
     }
     return { kind: 'done', note: stopped.join(', ') || 'nothing ran' };
@@ -111,10 +122,20 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   },
 
   async returning(tools, doc, signal) {
-    for (const { id, workload } of (await containersOn(tools, doc, 'to')).toReversed())
-      await orAborted(tools.docker.stop(id, Math.min(returnStopSeconds, workload.spec.stopSeconds)), signal);
-    await handOver(tools, doc, { side: 'from', untilBootMs: endOf(tools, doc), note: `back to ${doc.from}` }, signal);
-    return { kind: 'written' };
+    const containers = (await containersOn(tools, doc, 'to')).toReversed();
+    const untilBootMs = endOf(tools, doc);
+    for (;;) {
+      for (const { id, workload } of containers)
+        await orAborted(tools.docker.stop(id, Math.min(returnStopSeconds, workload.spec.stopSeconds)), signal);
+      try {
+        await handOver(tools, doc, { side: 'from', untilBootMs, note: `back to ${doc.from}` }, signal);
+        return { kind: 'written' };
+      } catch (error) {
+        // A start that nobody waits for any more has come to its end only now.
+        if (!hasCode(error, 'volume-in-use') || tools.clock.bootMs() >= untilBootMs) throw error;
+      }
+      await tools.clock.sleep(againMs, signal);
+    }
   },
 
   async restoring(tools, doc, signal) {

@@ -1,0 +1,288 @@
+import assert from 'node:assert/strict';
+import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import { isOver, type MoveDoc, type MoveStep } from '../../controller/model/move.ts';
+import { pauseMsOf, summaryOf } from '../../controller/model/move-summary.ts';
+import type { WorkloadDoc } from '../../controller/model/workload.ts';
+import { askToTurnBack } from '../../controller/moves/aborting.ts';
+import { moveDoc, volumeDoc, workload } from '../support/move-documents.ts';
+import { createMoveWorld, type Fault, type MoveWorld } from '../support/move-world.ts';
+
+const minuteMs = 60_000;
+
+type Case = {
+  readonly workloads: readonly WorkloadDoc[];
+  readonly volumes: readonly VolumeDoc[];
+  readonly move: MoveDoc;
+};
+
+/** A database and what follows it, with a volume each and one that both have. */
+function group(change: Partial<MoveDoc> = {}): Case {
+  const workloads = [
+    workload('db', 'n1', { volumes: ['tables', 'shared'] }),
+    workload('web', 'n1', { volumes: ['data', 'shared'], after: ['db'] }),
+  ];
+  return caseOf(workloads, change);
+}
+
+function caseOf(workloads: readonly WorkloadDoc[], change: Partial<MoveDoc> = {}): Case {
+  const volumes = [...new Map(workloads.flatMap((one) => one.volumes).map((one) => [one.id, one])).values()];
+  const members = workloads.map(({ id, name, containerId }) => {
+    return { workload: id, name, sourceId: containerId ?? '', targetId: null };
+  });
+  const services = workloads.filter(({ wanted }) => wanted === 'running').flatMap(({ service }) => service ?? []);
+  return {
+    workloads,
+    volumes: volumes.map(({ name }) => volumeDoc(name, 'n1')),
+    move: moveDoc({ service: 'web', members, volumes, services, ...change }),
+  };
+}
+
+type Run = { readonly faults?: readonly Fault[]; readonly prepare?: (world: MoveWorld) => void };
+
+async function run(of: Case, { faults = [], prepare }: Run = {}) {
+  const world = createMoveWorld(faults);
+  prepare?.(world);
+  await world.begin(of);
+  await world.until('the move is over', () => isOver(world.move() ?? of.move));
+  // What it leaves behind ends by then: pauses, controllers that begin again, proxies that tell.
+  await world.pass(60_000);
+  await world.end();
+  return world;
+}
+
+function describeRun(world: MoveWorld, faults: readonly Fault[]): string {
+  const what = faults.map(({ at, how }) => `${how} at ${at} (${world.calls[at]?.node} ${world.calls[at]?.what})`);
+  return `${what.join(', ')}: ${stepsOf(world).join(' ')}; ${world.move()?.failure?.reason ?? 'done'}`;
+}
+
+/** Each call of a run, with each of these things going wrong at it. */
+async function eachFault(
+  hows: readonly Fault['how'][],
+  check: (world: MoveWorld, context: string, of: Case) => void,
+  prepare?: (world: MoveWorld) => void,
+): Promise<void> {
+  const plain = group();
+  const { calls } = await run(plain, prepare === undefined ? {} : { prepare });
+  for (let at = 0; at < calls.length; at += 1) {
+    for (const how of hows) {
+      const of = group();
+      const faults = [{ at, how }];
+      const world = await run(of, { faults, ...(prepare === undefined ? {} : { prepare }) });
+      const context = describeRun(world, faults);
+      if (process.env['SHOW']) console.log(context);
+      checkEnd(world, of, context);
+      check(world, context, of);
+    }
+  }
+}
+
+const stepsOf = (world: MoveWorld): readonly MoveStep[] => world.move()?.history.map(({ step }) => step) ?? [];
+const wayThere: readonly MoveStep[] = [
+  ...(['preparing', 'copying', 'pausing', 'draining', 'stopping', 'committing'] as const),
+  ...(['starting', 'releasing', 'cleaning'] as const),
+];
+
+/** What must hold at the end of every move, whatever went wrong in it. */
+function checkEnd(world: MoveWorld, of: Case, context: string): void {
+  const move = world.move();
+  assert.ok(move !== null && isOver(move), context);
+  assert.deepEqual(world.problems, [], context);
+  assert.deepEqual(world.paused(), [], `${context}: what waited goes on`);
+  for (const doc of world.workloads()) {
+    assert.equal(doc.move, null, `${context}: nothing is left claimed`);
+    const places = world.runs(doc.name);
+    assert.ok(
+      places.every((place) => place === doc.node),
+      `${context}: ${doc.name} runs on ${places}, belongs to ${doc.node}`,
+    );
+    assert.ok(places.length <= 1, context);
+    assert.ok(doc.node === move.from || doc.node === move.to, context);
+  }
+  const homes = new Set([...world.workloads().map(({ node }) => node), ...world.volumes().map(({ owner }) => owner)]);
+  assert.equal(homes.size, 1, `${context}: all of it is on one node`);
+  assert.equal(move.step === 'done', move.failure === null, context);
+  if (move.failure !== null) assert.ok(move.failure.reason !== '', `${context}: says why`);
+  assert.equal(move.members.length, of.workloads.length, context);
+}
+
+/** Where nothing stays broken, the service runs at the end, where the record says, and nothing lies about. */
+function checkServes(world: MoveWorld, context: string): void {
+  const move = world.move();
+  const home = move?.step === 'done' ? move.to : move?.from;
+  for (const doc of world.workloads()) {
+    assert.deepEqual(world.runs(doc.name), doc.wanted === 'running' ? [home] : [], `${context}: ${doc.name}`);
+    assert.equal(doc.node, home, context);
+  }
+}
+
+describe('moving containers', () => {
+  it('goes through all steps, and everything is on the other node', async () => {
+    const of = group();
+    const world = await run(of);
+    assert.deepEqual(stepsOf(world), wayThere);
+    checkEnd(world, of, 'plain');
+    checkServes(world, 'plain');
+    assert.deepEqual(world.containers().toSorted(), ['db on n2', 'web on n2']);
+    assert.deepEqual(
+      world.volumes().map(({ owner, epoch }) => [owner, epoch]),
+      [
+        ['n2', 2],
+        ['n2', 2],
+        ['n2', 2],
+      ],
+    );
+    assert.deepEqual(
+      world.workloads().map(({ node, epoch, former }) => [node, epoch, former[0]?.node, former[0]?.why]),
+      [
+        ['n2', 2, 'n1', 'moved'],
+        ['n2', 2, 'n1', 'moved'],
+      ],
+    );
+    const started = world.calls.filter(({ what }) => what === 'start');
+    assert.deepEqual(
+      started.map(({ node }) => node),
+      ['n2', 'n2'],
+    );
+    assert.match(summaryOf(world.move() ?? of.move), /^web from n1 to n2: \d+(\.\d)? m?s pause, 30 B sent$/);
+    assert.equal(world.events.length, 1);
+  });
+
+  it('moves what has no volumes by a transaction of its own, and what does not run without starting it', async () => {
+    const plain = caseOf([workload('web', 'n1')]);
+    const world = await run(plain);
+    assert.deepEqual(stepsOf(world), wayThere);
+    checkServes(world, 'no volumes');
+    assert.ok(!world.calls.some(({ what }) => what === 'hand-over'));
+
+    const stopped = caseOf([workload('web', 'n1', { wanted: 'stopped', volumes: ['data'] })]);
+    const other = await run(stopped);
+    assert.deepEqual(stepsOf(other), wayThere);
+    checkEnd(other, stopped, 'stopped');
+    checkServes(other, 'stopped');
+    assert.ok(!other.calls.some(({ what }) => ['start', 'stop', 'pause'].includes(what)));
+  });
+
+  it('survives every call that is refused, goes unanswered, or at which a controller crashes', async function () {
+    this.timeout(minuteMs);
+    const ends = new Set<string>();
+    await eachFault(['refused', 'unanswered', 'crash-before', 'crash-after'], (world, context) => {
+      checkServes(world, context);
+      ends.add(world.move()?.step ?? '');
+    });
+    assert.deepEqual([...ends].toSorted(), ['done', 'failed'], 'both ends were seen');
+  });
+
+  it('comes back from a target where nothing starts, whatever else goes wrong', async function () {
+    this.timeout(minuteMs);
+    const breaks = (world: MoveWorld) => world.broken.set('n2 start', 'port 80 is taken');
+    const steps = new Set<MoveStep>();
+    await eachFault(
+      ['refused', 'unanswered', 'crash-before', 'crash-after'],
+      (world, context) => {
+        const move = world.move();
+        assert.equal(move?.step, 'failed', context);
+        for (const step of stepsOf(world)) steps.add(step);
+        // Where even the second handover failed, the target keeps everything and goes on trying: that is its controller's work.
+        if (world.workloads().every(({ node }) => node === 'n1')) checkServes(world, context);
+        else assert.equal(stepsOf(world).at(-1), 'returning', context);
+      },
+      breaks,
+    );
+    assert.ok(steps.has('returning') && steps.has('restoring') && steps.has('resuming') && steps.has('clearing'));
+  });
+
+  it('ends, with one place and a reason, wherever a host dies', async function () {
+    this.timeout(minuteMs);
+    const reasons = new Set<string>();
+    await eachFault(['death-before', 'death-after'], (world, context) => {
+      const move = world.move();
+      if (move?.failure != null) reasons.add(move.failure.reason);
+      const dead = [...world.hosts.values()].filter((host) => host.isDead());
+      assert.equal(dead.length, 1, context);
+      const home = world.workloads()[0]?.node;
+      const isHomeDead = dead.some(({ node }) => node === home);
+      for (const { name } of world.workloads()) {
+        const places = world.runs(name);
+        assert.ok(
+          places.length === 0 ? isHomeDead : places.length === 1 && places[0] === home,
+          `${context}: ${places} of ${home}`,
+        );
+      }
+    });
+    assert.deepEqual([...reasons].toSorted(), ['n1 is dead', 'n2 is dead']);
+  });
+
+  it('turns back whenever it is asked to before the commit, and not afterwards', async function () {
+    this.timeout(minuteMs);
+    const { calls } = await run(group());
+    const failures = new Set<string>();
+    for (let at = 0; at < calls.length; at += 1) {
+      const of = group();
+      let answer: Promise<unknown> = Promise.resolve();
+      const world = await run(of, {
+        prepare: (one) => {
+          one.onCall = (number) => {
+            if (number === at) answer = askToTurnBack(one.store, of.move.id, 'lunch').catch((error: unknown) => error);
+          };
+        },
+      });
+      const context = `abort at ${at} (${world.calls[at]?.node} ${world.calls[at]?.what}): ${stepsOf(world).join(' ')}`;
+      checkEnd(world, of, context);
+      checkServes(world, context);
+      const { step, failure } = world.move() ?? of.move;
+      const said = await answer;
+      if (said instanceof Error) assert.equal(step, 'done', context);
+      else if (step === 'failed') {
+        assert.equal(failure?.reason, 'turned back: lunch', context);
+        failures.add(failure.step);
+      }
+    }
+    for (const step of ['preparing', 'copying', 'pausing', 'draining', 'stopping']) assert.ok(failures.has(step), step);
+  });
+
+  it('bears a store without a leader for twenty seconds, from any call on', async function () {
+    this.timeout(minuteMs);
+    const { calls } = await run(group());
+    for (let at = 0; at < calls.length; at += 1) {
+      const of = group();
+      const world = await run(of, {
+        prepare: (one) => {
+          one.onCall = (number) => {
+            if (number !== at) return;
+            one.memory.loseLeader();
+            one.scheduler.after(20_000, () => one.memory.electLeader());
+          };
+        },
+      });
+      const context = `no leader from ${at} (${world.calls[at]?.node} ${world.calls[at]?.what}) on: ${stepsOf(world).join(' ')}; ${world.move()?.failure?.reason ?? 'done'}`;
+      if (process.env['SHOW']) console.log(context);
+      checkEnd(world, of, context);
+      checkServes(world, context);
+    }
+  });
+
+  it('comes back in time from a target that starts too slowly', async () => {
+    for (const startMs of [31_000, 35_000, 200_000]) {
+      for (const given of [group(), caseOf([workload('web', 'n1')])]) {
+        const world = await run(given, { prepare: (one) => one.startMs.set('n2', startMs) });
+        const context = `${startMs} ms: ${stepsOf(world).join(' ')}; ${world.move()?.failure?.reason}`;
+        assert.equal(world.move()?.step, 'failed', context);
+        checkEnd(world, given, context);
+        checkServes(world, context);
+        assert.equal(world.move()?.failure?.step, 'starting', context);
+      }
+    }
+  });
+
+  it('says what a target lacks', async () => {
+    const of = group();
+    const world = await run(of, { prepare: (one) => one.broken.set('n2 reach', '') });
+    checkEnd(world, of, 'not ready');
+    checkServes(world, 'not ready');
+    const { failure } = world.move() ?? of.move;
+    assert.equal(failure?.step, 'starting');
+    assert.match(failure.reason, /container (db|web) is not ready in time: it takes no connections on port 80/);
+    const pauseMs = pauseMsOf(world.move() ?? of.move) ?? 0;
+    assert.ok(pauseMs < of.move.limits.pauseMs, `${pauseMs} ms`);
+  });
+});
