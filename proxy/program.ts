@@ -1,12 +1,11 @@
-import { readFile } from 'node:fs/promises';
 import type { RequestListener, Server } from 'node:http';
 import type { SecureContext } from 'node:tls';
 import type { Logger } from 'pino';
 import { createDockerSource, type DockerSource, type Listed } from '../controller/docker/source.ts';
 import { createDockerWatch, type DockerTimes } from '../controller/docker/watch.ts';
-import { versionView } from '../controller/model/api.ts';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
 import { listen } from '../controller/server/listen.ts';
+import { readVersion } from '../controller/server/version.ts';
 import { createWeb, serveWeb } from '../controller/server/web.ts';
 import type { ProxyApiParts } from './api/parts.ts';
 import { type Certificate, createCertificates } from './certificates.ts';
@@ -181,13 +180,5 @@ async function listenForFlockctl(path: string, handler: RequestListener, log: Lo
     // Routes matter more than flockctl.
     log.error({ event: 'api.not-listening', socket: path, reason: messageOf(error) }, 'flockctl will not work');
     return null;
-  }
-}
-
-async function readVersion(path: string): Promise<string> {
-  try {
-    return versionView.parse({ ...JSON.parse(await readFile(path, 'utf8')), node: process.version }).version;
-  } catch {
-    return 'unknown';
   }
 }

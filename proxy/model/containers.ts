@@ -76,6 +76,9 @@ export type Inspected = z.infer<typeof inspectedSchema>;
 
 export const labelPrefix = 'flock.';
 
+/** Labels that the controller reads. */
+const othersLabels = ['failover'];
+
 /** Labels may be of any number and length; what is said of them has to fit into a document of the store. */
 const problemsMax = 20;
 const textCharactersMax = 1_000;
@@ -87,7 +90,7 @@ export function hasOurLabels(labels: Readonly<Record<string, string>> | null | u
 /** `nodeAddress`: where a container on the host's own network is reached. */
 export function readContainer(inspected: Inspected, nodeAddress: string): LocalContainer {
   const { State: state, NetworkSettings, HostConfig } = inspected;
-  const { declared, problems } = readLabels(inspected.Config.Labels ?? {});
+  const { declared, problems } = readLabels(inspected.Config.Labels ?? {}, othersLabels);
   const isRunning = state.Status === 'running';
   const health = state.Health?.Status ?? 'none';
   const place = placeOf(HostConfig.NetworkMode, NetworkSettings.Networks ?? {}, nodeAddress);
