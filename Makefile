@@ -52,6 +52,9 @@ cluster: node_modules ## several hosts on this machine to play with: [HOSTS=3] [
 cluster-down: node_modules ## end them and remove their disks
 	@$(NODE) test/support/cluster/play/down.ts
 
+demo: node_modules ## watch moves and a failover on three hosts on this machine, for a minute and a half
+	@unshare --mount --propagation private --pid --mount-proc --fork --kill-child $(NODE) test/support/cluster/play/demo.ts
+
 bench: node_modules ## measure speed against the local driver and bare storage
 	@$(NODE) bench/run.ts
 
@@ -61,6 +64,10 @@ bench-cluster: node_modules ## measure replication lag, handoffs and idle cost o
 
 bench-proxy: node_modules ## measure the proxy beside HAProxy, nginx and others: [WHAT="tcp http hold changes seconds=2 rounds=3"]
 	@unshare --mount --propagation private --pid --mount-proc --fork --kill-child $(NODE) bench/proxy.ts $(WHAT)
+
+bench-moves: node_modules ## measure moves and failovers on a cluster of test hosts: [WHAT="pause precopy ten failover fast"]
+	@$(NODE) packaging/rootfs.ts
+	@unshare --mount --propagation private --pid --mount-proc --fork --kill-child $(NODE) bench/moves.ts $(WHAT)
 
 rootfs: node_modules ## build the image's root file system: build/rootfs
 	@$(NODE) packaging/rootfs.ts
@@ -81,4 +88,4 @@ node_modules/.package-lock.json: package-lock.json
 	npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-.PHONY: help up down test check unit simulation contract integration openzfs cluster-test cluster-soak cluster-moves chaos cluster cluster-down bench bench-cluster bench-proxy rootfs plugin push clean node_modules
+.PHONY: help up down test check unit simulation contract integration openzfs cluster-test cluster-soak cluster-moves chaos cluster cluster-down demo bench bench-cluster bench-proxy bench-moves rootfs plugin push clean node_modules

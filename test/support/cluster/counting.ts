@@ -5,22 +5,27 @@ import { type LoadResult, type RequestLoad, startRequestLoad } from './request-l
 import { curl, runScript } from './web.ts';
 
 /**
- * An HTTP service with state: each request carries an id, which is appended to a file on a flock volume before it is answered with. So
- * what was answered, lost or done twice can be counted.
+ * An HTTP service with state: each request carries an id, which is appended to a file on a flock volume before it is answered with (and
+ * with the node that it runs on, and how many there are). So what was answered, lost or done twice can be counted. Browsers get a page.
  *
  * Files on its volume change what it does: `mute-NODE`: it never listens on that node; `slow`: it takes four seconds until it does.
  */
 const script = `
   const { createServer } = require('node:http');
-  const { existsSync, openSync, writeSync } = require('node:fs');
+  const { existsSync, openSync, readFileSync, writeSync } = require('node:fs');
   const address = require('node:os').networkInterfaces().eth0?.[0].address ?? '';
   const node = 'n' + (Number(address.split('.')[1]) - 20);
   process.on('SIGTERM', () => process.exit(0));
-  const file = openSync('/data/requests', 'a');
+  const file = openSync('/data/requests', 'a+');
+  let count = readFileSync('/data/requests', 'latin1').split('\\n').length - 1;
+  const page = () => '<!doctype html><meta http-equiv="refresh" content="1"><title>' + node + '</title>' +
+    '<body style="font: 6vw sans-serif; text-align: center"><p>' + count + ' requests so far<p>now on ' + node;
   const listen = () => createServer((req, res) => {
     const id = req.headers['x-request-id'];
-    if (id !== undefined) writeSync(file, id + '\\n');
-    res.end((id ?? '-') + ' ' + node);
+    if (id !== undefined) count += writeSync(file, id + '\\n') > 0 ? 1 : 0;
+    const isPage = id === undefined && String(req.headers.accept).includes('text/html');
+    res.setHeader('content-type', isPage ? 'text/html' : 'text/plain');
+    res.end(isPage ? page() : (id ?? '-') + ' ' + node + ' ' + count);
   }).listen(8080);
   if (existsSync('/data/mute-' + node)) setInterval(() => {}, 1000);
   else setTimeout(listen, existsSync('/data/slow') ? 4000 : 0);`;

@@ -2,7 +2,6 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import type { ClusterHost } from './cluster-host.ts';
 
 /** Clients in a process of their own on a host's network, which note every request. */
 export type RequestLoad = {
@@ -50,9 +49,9 @@ export type LoadResult = {
 const program = join(import.meta.dirname, 'request-load-process.ts');
 const endMsMax = 90_000;
 
-/** `from`: the host whose clients they are. */
+/** `from`: whose network the clients are on. */
 export function startRequestLoad(
-  from: ClusterHost,
+  from: { readonly host: { readonly pid: number } },
   options: Pick<LoadOptions, 'name' | 'url' | 'host'> & Partial<LoadOptions>,
 ): RequestLoad {
   const all: LoadOptions = { keepAlive: 6, fresh: 2, pauseMs: 60, timeoutMs: 40_000, tickMs: 1_000, ...options };
@@ -74,7 +73,7 @@ export function startRequestLoad(
       child.stdin.end();
       await ended;
       clearTimeout(timer);
-      if (result === null) throw new Error(`the clients of ${all.name} on ${from.name} ended without a result`);
+      if (result === null) throw new Error(`the clients of ${all.name} ended without a result`);
       return result;
     },
   };
