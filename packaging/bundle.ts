@@ -14,6 +14,7 @@ export const pluginEntries: Entries = {
 export const proxyEntries: Entries = {
   proxy: join(repository, 'proxy/main.ts'),
   haproxy: join(repository, 'proxy/haproxy-main.ts'),
+  controller: join(repository, 'controller/program/main.ts'),
 };
 
 /**

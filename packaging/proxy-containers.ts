@@ -1,9 +1,9 @@
-/** How the proxy's containers are started. Pure. */
+/** How the containers of the proxy's image are started: the proxy, its HAProxy, and the controller. Pure. */
 
 /** Not below "flock.", which is for the labels that users give to their containers. */
 export const labels = { program: 'flock-program', build: 'flock-build' } as const;
 
-export type ProxyProgram = 'proxy' | 'haproxy';
+export type ProxyProgram = 'proxy' | 'haproxy' | 'controller';
 
 export type ContainerPlan = {
   readonly program: ProxyProgram;
@@ -45,11 +45,8 @@ export function removalArgs(image: string, clientMajor: number): readonly string
   ];
 }
 
-/** HAProxy is a container of its own: what it serves goes on while the proxy is killed or replaced. */
-export function containerPlans(
-  parts: ProxyParts,
-  digestOf: (text: string) => string,
-): readonly [ContainerPlan, ContainerPlan] {
+/** In the order of their start. HAProxy is a container of its own: what it serves goes on while the proxy is killed or replaced. */
+export function containerPlans(parts: ProxyParts, digestOf: (text: string) => string): readonly ContainerPlan[] {
   const plan = (program: ProxyProgram, options: readonly string[], command: readonly string[]): ContainerPlan => {
     const name = `flock-${program}`;
     const digest = digestOf(JSON.stringify([parts.digests[program], common, options, command]));
@@ -67,6 +64,7 @@ export function containerPlans(
       ...['-W', '-db', '-S', `${haproxyFiles}/master.sock,mode,600`],
     ]),
     plan('proxy', proxyOptions(parts.clientMajor), ['/flock/proxy.js']),
+    plan('controller', [...controllerOptions, ...hostFolders(parts.clientMajor)], ['/flock/controller.js']),
   ];
 }
 
@@ -78,13 +76,25 @@ const haproxyOptions = [
 
 /** The kernel's tables, and those in the containers' network namespaces. Not "privileged": some hosts can't give that. */
 function proxyOptions(clientMajor: number): readonly string[] {
-  // Without what is mounted below: volumes there would be kept busy.
-  const alone = clientMajor >= 25 ? 'bind-recursive=disabled' : 'bind-nonrecursive=true';
   return [
     ...['--pid', 'host', '--cap-add', 'NET_ADMIN', '--cap-add', 'SYS_ADMIN', '--cap-add', 'SYS_PTRACE'],
     // Docker's profiles forbid setns, /proc/PID and /proc/sys to those who have these capabilities, too.
     ...['apparmor', 'seccomp', 'systempaths'].flatMap((guard) => ['--security-opt', `${guard}=unconfined`]),
     ...['--security-opt', 'label=disable'],
+    ...hostFolders(clientMajor),
+  ];
+}
+
+/** It asks others to do things, over their sockets. */
+const controllerOptions = [
+  ...['--read-only', '--cap-drop', 'ALL'],
+  ...['--security-opt', 'no-new-privileges', '--security-opt', 'label=disable'],
+];
+
+/** Without what is mounted below: volumes there would be kept busy. */
+function hostFolders(clientMajor: number): readonly string[] {
+  const alone = clientMajor >= 25 ? 'bind-recursive=disabled' : 'bind-nonrecursive=true';
+  return [
     ...['--mount', `type=bind,src=/var/lib/flock,dst=/var/lib/flock,${alone}`],
     ...['--mount', `type=bind,src=/run,dst=/host/run,${alone}`],
   ];

@@ -6,14 +6,13 @@ import { text } from 'node:stream/consumers';
 import { waitUntil } from './daemon.ts';
 import type { Docker } from './docker.ts';
 import { ensureImage, image } from './proof.ts';
-import { healthPort } from './proxy.ts';
 
 const answerMsMax = 15_000;
 const requestMsMax = 2_000;
 
-/** Whether the proxy on this host says that it is well. */
-export async function isProxyHealthy(): Promise<boolean> {
-  return (await ask(healthPort, '/healthz', 'localhost'))?.status === 200;
+/** Whether the program on this host that answers there says that it is well. */
+export async function isHealthy(port: number): Promise<boolean> {
+  return (await ask(port, '/healthz', 'localhost'))?.status === 200;
 }
 
 /** A container whose labels ask for a route is reached through it, and goes without a trace. Throws if it is not. */

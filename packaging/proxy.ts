@@ -1,4 +1,4 @@
-/** The proxy on a Docker daemon: its image, and its two containers. */
+/** The proxy and the controller on a Docker daemon: their image, and its three containers. */
 import { createHash } from 'node:crypto';
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -18,27 +18,28 @@ const healthyMsMax = 30_000;
 /** A HAProxy that can't use its configuration ends well within this time. */
 const haproxyStartMs = 1_000;
 
-/** What the proxy of this repository's last build answers there, on the host's loopback address: GET /healthz. */
-export const healthPort = 4272;
+/** Where the programs of this repository's last build say how they are, on the host's loopback address: GET /healthz. */
+export const healthPorts = { proxy: 4272, controller: 4273 } as const;
 
 /**
  * Makes the proxy of build/proxy-rootfs the one that runs. What is as it should be is left alone; HAProxy's container is replaced
- * only if HAProxy itself has changed. `isHealthy` asks the host's own loopback address. Answers what was done.
+ * only if HAProxy itself has changed. `isHealthy` asks a port of the host's own loopback address. Answers what was done.
  */
-export async function installProxy(docker: Docker, isHealthy: () => Promise<boolean>): Promise<string> {
+export async function installProxy(docker: Docker, isHealthy: (port: number) => Promise<boolean>): Promise<string> {
   const build = await builtProxy();
   const image = await ensureProxyImage(docker);
   const parts = {
     image,
-    digests: { proxy: build.digest, haproxy: await haproxyDigest() },
+    digests: { proxy: build.digest, haproxy: await haproxyDigest(), controller: build.digest },
     clientMajor: await clientMajor(docker),
   };
   const done: string[] = [];
   for (const plan of containerPlans(parts, sha256)) done.push(`${plan.name} ${await ensureContainer(docker, plan)}`);
-  if (!(await waitUntil(isHealthy, healthyMsMax)))
-    throw new Error(
-      `the proxy runs, but http://127.0.0.1:${healthPort}/healthz does not answer after ${healthyMsMax / 1000} s: "docker logs flock-proxy" says why`,
-    );
+  for (const [program, port] of Object.entries(healthPorts))
+    if (!(await waitUntil(() => isHealthy(port), healthyMsMax)))
+      throw new Error(
+        `the ${program} runs, but http://127.0.0.1:${port}/healthz says that it is not well after ${healthyMsMax / 1000} s: "docker logs flock-${program}" says why`,
+      );
   await removeOldImages(docker, build.digest);
   return `${describeBuild(build)}: ${done.join(', ')}`;
 }
@@ -51,8 +52,8 @@ export async function removeProxy(docker: Docker): Promise<readonly string[] | n
   const containers = await containersOf(docker);
   const image =
     containers.length === 0 ? null : await docker.run(['inspect', '-f', '{{.Image}}', containers[0]?.id ?? '']);
-  // The proxy first, so that it doesn't see its HAProxy go.
-  for (const program of ['proxy', 'haproxy'])
+  // The proxy before its HAProxy, so that it doesn't see that go.
+  for (const program of ['controller', 'proxy', 'haproxy'])
     for (const container of containers.filter((each) => each.program === program))
       await docker.run(['rm', '-f', container.id]);
   const problems: string[] = [];

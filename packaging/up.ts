@@ -9,7 +9,7 @@ import { proxyRootfsDir, rootfsDir } from './paths.ts';
 import { installPlugin } from './plugin.ts';
 import { image, prove } from './proof.ts';
 import { installProxy } from './proxy.ts';
-import { isProxyHealthy, proveProxy } from './proxy-proof.ts';
+import { isHealthy, proveProxy } from './proxy-proof.ts';
 import { buildProxyRootfs, buildRootfs } from './rootfs.ts';
 import { describeSize } from './size.ts';
 import { requireRoot, runProgram, say } from './steps.ts';
@@ -44,7 +44,7 @@ async function upProxy(docker: Docker): Promise<void> {
   if (proxy === 'off') return say('proxy', 'left as it is, as PROXY=off says: a later "make up" starts it');
   const { changed } = await buildProxyRootfs();
   say('image', `of the proxy ${changed ? 'built' : 'up to date'}, ${await describeSize(proxyRootfsDir)}`);
-  say('proxy', await installProxy(docker, isProxyHealthy));
+  say('proxy', await installProxy(docker, isHealthy));
   say('proof', await proveProxy(docker));
 }
 

@@ -134,10 +134,12 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
   log.info({ event: 'controller.stopped' }, 'containers go on');
 }
 
+/** A store that does not answer is not this program's trouble: nothing is decided meanwhile, and what runs goes on. */
 function troubleOf(living: Living | null, dockerProblem: string | null): string | null {
-  if (dockerProblem !== null) return dockerProblem;
-  if (living === null) return 'the store could not be opened yet';
-  return living.home.view.seen() === null ? (living.home.view.fault() ?? 'the store has not answered yet') : null;
+  return (
+    dockerProblem ??
+    (living === null ? 'it is not known yet where this host belongs, or its store can’t be opened' : null)
+  );
 }
 
 function countsOf(living: Living | null): Pick<Figures, 'workloads' | 'moves'> {

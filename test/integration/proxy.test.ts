@@ -40,12 +40,15 @@ describe('the proxy on one host', () => {
 
   before(async () => {
     host = await startPluginHost('btrfs');
-    assert.match(await startProxy(flock()), /flock-haproxy started, flock-proxy started/);
+    assert.match(await startProxy(flock()), /flock-haproxy started, flock-proxy started, flock-controller started/);
   });
   after(async () => await host?.dispose());
 
   it('changes nothing when it is installed again', async () => {
-    assert.match(await startProxy(flock()), /flock-haproxy is running, flock-proxy is running/);
+    assert.match(
+      await startProxy(flock()),
+      /flock-haproxy is running, flock-proxy is running, flock-controller is running/,
+    );
   });
 
   it('serves routes of labels and of flockctl', async () => {
