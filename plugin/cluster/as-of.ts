@@ -1,6 +1,6 @@
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { State } from '../state.ts';
-import type { AsOfAnswer, AsOfNews, Clock, Peers } from './ports.ts';
+import type { AsOfAnswer, AsOfNews, Clock, CopyState, Peers } from './ports.ts';
 import type { Replicated, Replicator } from './replicator.ts';
 
 /**
@@ -13,8 +13,8 @@ import type { Replicated, Replicator } from './replicator.ts';
 export type AsOf = {
   /** The other side: what an owner says. */
   hear(peer: NodeName, run: string | null, news: readonly AsOfNews[]): AsOfAnswer;
-  /** Boot time as of which the copy here, whose newest snapshot is this one, has everything; null: nobody said so. */
-  of(id: DatasetId, identity: string | undefined): number | null;
+  /** Boot time as of which the copy here, which has these snapshots, has everything; null: nobody said so. */
+  of(id: DatasetId, snapshots: CopyState['snapshots']): number | null;
   run(signal: AbortSignal): Promise<void>;
 };
 
@@ -37,7 +37,7 @@ type Heard = AsOfAnswer & { readonly gotAtMs: number };
 export function createAsOf({ clock, peers, state, volumes, replicator }: AsOfParts): AsOf {
   /** Tells this process's times from those of others, and of another boot. */
   const ownRun = clock.randomHex(8);
-  const told = new Map<DatasetId, { readonly identity: string; readonly atMs: number }>();
+  const told = new Map<DatasetId, { readonly identity: string; readonly epoch: number; readonly atMs: number }>();
   const clocks = new Map<NodeName, Heard>();
   const busy = new Set<NodeName>();
 
@@ -64,14 +64,16 @@ export function createAsOf({ clock, peers, state, volumes, replicator }: AsOfPar
         if (record?.phase.kind !== 'replica' || record.phase.owner !== peer || record.epoch !== epoch) continue;
         const before = told.get(id);
         const atMs = Math.min(now, asOfMs);
-        if (before?.identity !== identity || before.atMs < atMs) told.set(id, { identity, atMs });
+        if (before?.identity !== identity || before.atMs < atMs) told.set(id, { identity, epoch, atMs });
       }
       for (const id of told.keys()) if (state.byId(id) === undefined) told.delete(id);
       return { run: ownRun, bootMs: now };
     },
-    of(id, identity) {
+    of(id, snapshots) {
       const known = told.get(id);
-      return known !== undefined && known.identity === identity ? known.atMs : null;
+      // What came since then is newer; what was gone back behind is not there any more.
+      const isThere = known !== undefined && snapshots?.some(({ identity }) => identity === known.identity) === true;
+      return isThere && state.byId(id)?.epoch === known.epoch ? known.atMs : null;
     },
     async run(signal) {
       while (!signal.aborted) {

@@ -39,6 +39,8 @@ export type CandidateParts = {
 };
 
 const askMs = 3_000;
+/** Of two wall clocks; what comes from farther in the future says nothing. */
+const skewMsMax = 5_000;
 
 export function createCandidates(parts: CandidateParts): Candidates {
   const { node, clock, peers, directory, promises, own, guardMs } = parts;
@@ -46,12 +48,10 @@ export function createCandidates(parts: CandidateParts): Candidates {
   function placeOf(state: CopyState): CopyPlace {
     const position = positionOf(state.snapshots);
     const now = clock.bootMs();
-    // What its name says is a wall clock's, but all there is where nobody said more.
-    const known = [
-      ...(position === null ? [] : [now - Math.max(0, clock.nowMs() - position.timeMs)]),
-      ...(typeof state.asOfAgeMs === 'number' ? [now - state.asOfAgeMs] : []),
-    ];
-    return { position, asOfMs: known.length === 0 ? null : Math.max(...known) };
+    // What the snapshot's name says is of a wall clock, but all there is where the owner did not say more.
+    const byNameMs = position === null ? Number.NEGATIVE_INFINITY : clock.nowMs() - position.timeMs;
+    const ageMs = state.asOfAgeMs ?? (byNameMs < -skewMsMax ? null : Math.max(0, byNameMs));
+    return { position, asOfMs: ageMs === null ? null : now - ageMs };
   }
 
   return {

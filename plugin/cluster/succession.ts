@@ -32,7 +32,7 @@ export function createSuccession(parts: SuccessionParts): Succession {
   const asOf = createAsOf(parts);
   const list = async (id: DatasetId): Promise<CopyState> => {
     const found = await copies.list(id);
-    const asOfMs = asOf.of(id, found.snapshots?.at(-1)?.identity);
+    const asOfMs = asOf.of(id, found.snapshots);
     return asOfMs === null ? found : { ...found, asOfAgeMs: clock.bootMs() - asOfMs };
   };
   const candidates = createCandidates({ ...parts, own: list });

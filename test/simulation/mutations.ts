@@ -127,6 +127,72 @@ export const mutations: readonly Mutation[] = [
     seedsMax: 1_000,
   },
   {
+    name: 'volumes are taken by themselves against their options',
+    file: 'controller/model/failover.ts',
+    changes: [{ from: "if (policyOf(doc.options) === 'manual')", to: 'if (nowMs < 0)' }],
+    rules: ['F1'],
+    seedsMax: 500,
+  },
+  {
+    name: 'volumes are taken by themselves however many nodes look dead',
+    file: 'controller/model/failover.ts',
+    changes: [{ from: 'if (isBraked(dead.length, nodes.length)) {', to: 'if (nowMs < 0) {' }],
+    rules: ['F2'],
+    seedsMax: 500,
+  },
+  {
+    name: 'volumes are taken by themselves again and again',
+    file: 'controller/model/failover.ts',
+    changes: [{ from: 'if (calmUntilMs > nowMs)', to: 'if (nowMs < 0)' }],
+    rules: ['F3'],
+    seedsMax: 2_000,
+  },
+  {
+    name: 'nobody looks at what would be lost',
+    file: 'controller/model/failover.ts',
+    changes: [{ from: 'if (limitMs !== null && (', to: 'if (limitMs !== null && nowMs < 0 && (' }],
+    rules: ['F1', 'F4'],
+    seedsMax: 500,
+  },
+  {
+    name: 'a copy passes for complete while it is not',
+    file: 'plugin/cluster/replication-work.ts',
+    changes: [
+      {
+        from: 'if (identity === undefined || !has(target, identity)) return null;',
+        to: 'if (identity === undefined) return null;',
+      },
+    ],
+    rules: ['F4'],
+    seedsMax: 1_000,
+  },
+  {
+    name: 'owners never say up to when their copies have everything',
+    file: 'plugin/cluster/as-of.ts',
+    changes: [{ from: 'news: news.slice(from, from + newsMax)', to: 'news: []' }],
+    rules: ['F6'],
+    seedsMax: 500,
+  },
+  {
+    name: 'any copy is taken, however old',
+    file: 'controller/model/failover.ts',
+    changes: [
+      {
+        from: 'comparePositions(copy.position, mine.position) > 0)',
+        to: 'comparePositions(copy.position, mine.position) > Number.POSITIVE_INFINITY)',
+      },
+    ],
+    rules: ['F5'],
+    seedsMax: 1_000,
+  },
+  {
+    name: 'nobody takes what has no owner',
+    file: 'plugin/cluster/failover.ts',
+    changes: [{ from: 'if (session !== null ||', to: 'if (session === null ||' }],
+    rules: ['F6'],
+    seedsMax: 200,
+  },
+  {
     name: 'a restarted plugin knows nothing of its session',
     file: 'plugin/cluster/lease.ts',
     changes: [{ from: 'memory.save(made);', to: '' }],

@@ -1,0 +1,178 @@
+import { decodeVolume, keys, type VolumeDoc } from '../../controller/model/cluster.ts';
+import { calmMs, comparePositions, policyOf, positionOf } from '../../controller/model/failover.ts';
+import type { DatasetId } from '../../controller/model/names.ts';
+import type { Operation, SessionId } from '../../controller/store/store.ts';
+import { commonOf, headOf, type Record } from './content.ts';
+import type { Host } from './host.ts';
+import type { World } from './world.ts';
+
+/** Volumes that nodes take by themselves: whether they may, and that they do. */
+export type Failovers = {
+  /** A node is about to ask this of the store. */
+  sends(host: Host, operations: readonly Operation[]): void;
+  /** These have changed in the store. */
+  changed(changed: ReadonlySet<string>): void;
+  /** When a volume was taken last; -Infinity: never. */
+  takenAtMs(id: DatasetId): number;
+};
+
+type Taken = { readonly atMs: number; readonly wallMs: number };
+
+/** Clocks run a little apart, and a look at the content comes a moment before the time that is noted. */
+const slackMs = 2_000;
+/** Farther apart are wall clocks only after one was set. */
+const wallSlackMs = 5_000;
+
+export function createFailovers(world: () => World): Failovers {
+  const taken = new Map<DatasetId, Taken>();
+
+  /** The documents before and after, where the operations are those of a node that takes a volume by itself. */
+  function takeOf(host: Host, operation: Operation): { readonly before: VolumeDoc; readonly after: VolumeDoc } | null {
+    if (operation.kind !== 'lock' || !operation.key.startsWith(`${keys.volumes}/`)) return null;
+    const before = world()
+      .docs()
+      .get(operation.key.slice(keys.volumes.length + 1) as DatasetId)?.doc;
+    if (before === undefined || !operation.value.includes('"failedOverAtMs"')) return null;
+    const after = decodeVolume(operation.value);
+    const isTaken = after.owner === host.name && after.epoch === before.epoch + 1;
+    return isTaken && after.failedOverAtMs !== before.failedOverAtMs ? { before, after } : null;
+  }
+
+  function check(host: Host, before: VolumeDoc, after: VolumeDoc): void {
+    const { id } = before;
+    const nodes = [...(host.process()?.agent()?.directory.nodes() ?? [])];
+    const dead = nodes.filter(({ alive }) => alive === null).length;
+    const { violate } = world().checks;
+    if (policyOf(before.options) !== 'auto')
+      violate('F1', `${host.name} takes ${id} by itself, which has failover=${before.options.failover}`);
+    if (dead > 1 && 3 * dead > nodes.length)
+      violate('F2', `${host.name} takes ${id} by itself, though ${dead} of ${nodes.length} nodes look dead`);
+    const last = taken.get(id);
+    const nowMs = world().scheduler.nowMs();
+    if (last !== undefined && after.failedOverAtMs !== undefined) {
+      const areClocksEqual = Math.abs(after.failedOverAtMs - last.wallMs - (nowMs - last.atMs)) < wallSlackMs;
+      if (areClocksEqual && nowMs - last.atMs < calmMs - slackMs)
+        violate('F3', `${host.name} takes ${id} by itself, ${(nowMs - last.atMs).toFixed(0)} ms after the last time`);
+    }
+    checkLoss(host, before);
+    checkBest(host, before);
+  }
+
+  /** What is missing was written within the limit before the owner was seen gone. */
+  function checkLoss(host: Host, { id, owner, options }: VolumeDoc): void {
+    const freeSinceMs = host.process()?.agent()?.directory.volume(id)?.freeSinceMs ?? null;
+    const walls = world().hosts.map((one) => one.wallMs());
+    const areClocksEqual = Math.max(...walls) - Math.min(...walls) < wallSlackMs;
+    if (options.maxLossMs === null || freeSinceMs === null || !areClocksEqual) return;
+    const heads = [world().host(owner), host].map(({ disk }) => {
+      const live = disk.datasets.get(id);
+      return live === undefined ? null : headOf(live.tree);
+    });
+    const common = commonOf(heads);
+    let first: Record | null = null;
+    for (let at = heads[0] ?? null; at !== null && at !== common; at = at.before) first = at;
+    const goneAtMs = world().scheduler.nowMs() - (host.bootMs() - freeSinceMs);
+    if (first !== null && first.atMs < goneAtMs - options.maxLossMs - slackMs)
+      world().checks.violate(
+        'F4',
+        `${host.name} takes ${id} without record ${first.number}, written ${(goneAtMs - first.atMs).toFixed(0)} ms before ${owner} was gone; max-loss is ${options.maxLossMs} ms`,
+      );
+  }
+
+  /** Without faults everybody answers. */
+  function checkBest(host: Host, { id, replicas }: VolumeDoc): void {
+    if (!world().network.isCalm()) return;
+    const of = (one: Host) => positionOf(one.disk.datasets.get(id)?.snapshots ?? null);
+    for (const name of replicas) {
+      const other = world().host(name);
+      const isSeen = host.process()?.agent()?.directory.node(name)?.alive != null;
+      if (isSeen && other.isUp() && comparePositions(of(other), of(host)) > 0)
+        world().checks.violate('F5', `${host.name} takes ${id}, though ${name} has a newer copy`);
+    }
+  }
+
+  return {
+    sends(host, operations) {
+      for (const operation of operations) {
+        const found = takeOf(host, operation);
+        if (found !== null) check(host, found.before, found.after);
+      }
+    },
+    changed(changed) {
+      for (const key of changed) {
+        if (!key.startsWith(`${keys.volumes}/`)) continue;
+        const id = key.slice(keys.volumes.length + 1) as DatasetId;
+        const wallMs = world().docs().get(id)?.doc.failedOverAtMs;
+        if (wallMs !== undefined && taken.get(id)?.wallMs !== wallMs)
+          taken.set(id, { atMs: world().scheduler.nowMs(), wallMs });
+      }
+    },
+    takenAtMs: (id) => taken.get(id)?.atMs ?? Number.NEGATIVE_INFINITY,
+  };
+}
+
+/** Less is refused, for the time in which nobody notices that the owner is dead counts. */
+const maxLossMsSure = 12_000;
+const sessionMsMax = 4_000;
+const lookMs = 250;
+/** For turns of equal copies, messages and commands. */
+const takeMsMax = 10_000;
+
+/** When all is well a host loses its power: its volumes get other owners by themselves, if they may. `done`: it has its power again. */
+export function loseOwner(world: World, done: () => void): void {
+  const { scheduler, random, timing, failovers } = world;
+  const calm = ({ id }: VolumeDoc) => scheduler.nowMs() - failovers.takenAtMs(id) > 1.1 * calmMs;
+  const docs = () => [...world.docs().values()].map(({ doc }) => doc).filter(({ trashed }) => trashed === null);
+  const owners = new Set(docs().map(({ owner }) => owner));
+  if (owners.size === 0) {
+    done();
+    return;
+  }
+  const host = world.host(random.pick([...owners]));
+  const owned = docs().filter(({ owner, replicas }) => owner === host.name && replicas.length > 0);
+  const wanted = owned.filter((doc) => isTakenForSure(doc) && calm(doc));
+  const kept = owned.filter(({ options }) => policyOf(options) !== 'auto' || options.maxLossMs === 0);
+  if (wanted.length + kept.length === 0) {
+    done();
+    return;
+  }
+  const far = random.chance(0.5) ? random.pick(world.hosts) : host;
+  const ends = far === host ? [] : [world.network.cut(host.name, far.name), world.network.cut(far.name, host.name)];
+  world.trace(
+    () => `LAST ${host.name} loses its power${far === host ? '' : `, some time after its way to ${far.name}`}`,
+  );
+
+  scheduler.after(random.between(500, 4_000), () => {
+    const session = host.file.facts.get('session') as SessionId | undefined;
+    host.powerOff();
+    for (const end of ends) end();
+    const goneMs = random.between(100, sessionMsMax);
+    scheduler.after(goneMs, () => session !== undefined && world.store.endSession(session));
+    const untilMs = scheduler.nowMs() + goneMs + 1.02 * timing.guardMs + takeMsMax;
+    look(untilMs);
+  });
+
+  function isTakenForSure({ options, replicas }: VolumeDoc): boolean {
+    if (policyOf(options) !== 'auto') return false;
+    return options.maxLossMs === null || (options.maxLossMs >= maxLossMsSure && replicas.length > 1);
+  }
+
+  function look(untilMs: number): void {
+    scheduler.after(lookMs, () => {
+      const now = world.docs();
+      const late = wanted.filter(({ id }) => {
+        const seen = now.get(id);
+        const owner = seen === undefined ? undefined : world.host(seen.doc.owner);
+        return seen?.session == null || owner === host || owner?.file.records.get(id)?.phase.kind !== 'ready';
+      });
+      const taken = kept.find(({ id }) => now.get(id)?.doc.owner !== host.name);
+      if (taken !== undefined)
+        world.checks.violate('F1', `${taken.id} got another owner by itself, options ${JSON.stringify(taken.options)}`);
+      if (late.length === 0 && scheduler.nowMs() > untilMs - takeMsMax / 2) {
+        host.powerOn();
+        done();
+      } else if (scheduler.nowMs() < untilMs) look(untilMs);
+      else world.checks.violate('F6', `${late[0]?.id} has no owner since ${host.name} lost its power`);
+    });
+  }
+}
