@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { describeContainer } from '../../controller/model/container-spec.ts';
+import {
+  candidatesOf,
+  type FollowFacts,
+  followOf,
+  imageNodesOf,
+  isLeftOver,
+} from '../../controller/model/following.ts';
+import { type NodeName, parseDatasetId, parseNodeName, parseVolumeName } from '../../controller/model/names.ts';
+import { placedOn, type WorkloadDoc, workloadIdFor } from '../../controller/model/workload.ts';
+import { inspected } from '../support/inspected.ts';
+
+const names = ['n1', 'n2', 'n3', 'n4'].map(parseNodeName);
+const [n1, n2, n3, n4] = names as [NodeName, NodeName, NodeName, NodeName];
+const volume = (name: string) => ({ id: parseDatasetId(`${name}.0a1b2c3d`), name: parseVolumeName(name) });
+const noFacts = { networks: new Map(), nameOf: String, isWorkload: () => false, linkedPorts: () => [] };
+
+function workload(changes: Partial<WorkloadDoc> = {}): WorkloadDoc {
+  return {
+    ...describeContainer(inspected(), noFacts),
+    id: workloadIdFor('ab'.repeat(32)),
+    createdAtMs: 1,
+    node: n1,
+    epoch: 1,
+    containerId: 'ab'.repeat(32),
+    wanted: 'running',
+    volumes: [],
+    former: [],
+    move: null,
+    revision: 1,
+    ...changes,
+  };
+}
+
+function facts(
+  me: NodeName,
+  changes: Partial<FollowFacts> & { readonly owners?: Readonly<Record<string, NodeName>> } = {},
+): FollowFacts {
+  const { owners = {}, ...rest } = changes;
+  return {
+    me,
+    nodes: new Map(names.map((name) => [name, { cordoned: false, draining: false }])),
+    alive: new Set([n2, n3, n4]),
+    deadSinceMs: new Map([[n1, 0]]),
+    nowMs: 100_000,
+    guardMs: 7_000,
+    volumes: new Map(Object.entries(owners).map(([name, owner]) => [volume(name).id, { owner, trashed: null }])),
+    ...rest,
+  };
+}
+
+const kinds = (doc: WorkloadDoc, changes: Parameters<typeof facts>[1] = {}) =>
+  names.map((me) => followOf(doc, facts(me, changes)).kind);
+
+describe('a workload of a dead node', () => {
+  const withVolumes = workload({ volumes: [volume('data'), volume('app')] });
+
+  it('follows the first of its volumes, by name', () => {
+    assert.deepEqual(kinds(withVolumes, { owners: { data: n2, app: n3 } }), ['none', 'none', 'claim', 'none']);
+    assert.deepEqual(
+      kinds(withVolumes, { owners: { data: n2, app: n1 } }),
+      ['none', 'none', 'none', 'none'],
+      'not yet',
+    );
+    assert.deepEqual(kinds(withVolumes), ['none', 'none', 'none', 'none'], 'of unknown volumes');
+  });
+
+  it('without volumes is made by exactly one node, after the guard', () => {
+    const claims = kinds(workload()).filter((kind) => kind === 'claim');
+    assert.equal(claims.length, 1);
+    const early = kinds(workload(), { nowMs: 2_000 });
+    assert.deepEqual(
+      early.filter((kind) => kind !== 'none'),
+      ['wait'],
+    );
+  });
+
+  it('without volumes goes to a node that takes something', () => {
+    const [first, second] = candidatesOf(workload(), facts(n2));
+    assert.ok(first !== undefined && second !== undefined);
+    const all = names.map((name) => [name, { cordoned: name === first, draining: false }] as const);
+    assert.equal(followOf(workload(), facts(second, { nodes: new Map(all) })).kind, 'claim');
+    assert.ok(!candidatesOf(workload(), facts(n2)).includes(n1));
+  });
+
+  it('without volumes waits for people where the label says so, and while more than a third looks dead', () => {
+    for (const failover of ['manual', 'none'] as const)
+      assert.ok(kinds(workload({ failover })).every((kind) => kind === 'none'));
+    const alive = new Set([n2, n3]);
+    assert.ok(kinds(workload(), { alive }).every((kind) => kind === 'none'));
+    const owned = kinds(withVolumes, { alive, owners: { app: n3 } });
+    assert.deepEqual(owned, ['none', 'none', 'claim', 'none'], 'the volume has decided');
+  });
+
+  it('stays where it is while its node lives, it is stopped, or it is part of a move', () => {
+    const all = new Set(names);
+    assert.ok(kinds(withVolumes, { alive: all, owners: { app: n3 } }).every((kind) => kind === 'none'));
+    for (const changes of [{ wanted: 'stopped' }, { move: '0badcafe' }] as const)
+      assert.ok(kinds({ ...withVolumes, ...changes }, { owners: { app: n3 } }).every((kind) => kind === 'none'));
+  });
+
+  it('that can’t be made elsewhere says why, on the one node whose business it is', () => {
+    const stuck = { ...withVolumes, obstacles: ['--device /dev/ttyUSB0: the device is this host’s'] };
+    assert.deepEqual(kinds(stuck, { owners: { app: n3 } }), ['none', 'none', 'refused', 'none']);
+    const follow = followOf(stuck, facts(n3, { owners: { app: n3 } }));
+    assert.match('why' in follow ? follow.why : '', /n1 is dead.*--device/);
+  });
+
+  it('that was taken out of the cluster goes on elsewhere, or is forgotten', () => {
+    const nodes = new Map([n2, n3, n4].map((name) => [name, { cordoned: false, draining: false }] as const));
+    const gone = { nodes, deadSinceMs: new Map() };
+    assert.equal(kinds(workload(), gone).filter((kind) => kind === 'claim').length, 1);
+    const manual = workload({ failover: 'manual' });
+    assert.equal(names.filter((me) => isLeftOver(manual, facts(me, gone))).length, 1);
+    assert.equal(names.filter((me) => isLeftOver(workload(), facts(me, gone))).length, 0);
+    assert.equal(names.filter((me) => isLeftOver(manual, facts(me))).length, 0, 'it may come back');
+  });
+
+  it('leaves its container behind to be put away, and takes up one that was', () => {
+    const moved = placedOn(withVolumes, n3, null, 'left');
+    assert.deepEqual(moved.former, [{ node: n1, containerId: withVolumes.containerId, why: 'left' }]);
+    assert.deepEqual([moved.epoch, moved.node, moved.containerId], [2, n3, null]);
+  });
+});
+
+describe('images of workloads', () => {
+  it('are brought to where the volumes’ copies are', () => {
+    const doc = workload({ volumes: [volume('data'), volume('app')] });
+    const volumes = new Map([
+      [volume('data').id, { owner: n1, replicas: [n2] }],
+      [volume('app').id, { owner: n1, replicas: [n4, n2] }],
+    ]);
+    assert.deepEqual(imageNodesOf(doc, { ...facts(n2), volumes }), [n2, n4]);
+    assert.deepEqual(imageNodesOf({ ...doc, obstacles: ['--gpus'] }, { ...facts(n2), volumes }), []);
+  });
+
+  it('of those without volumes, to the node that would make them', () => {
+    const all = { ...facts(n2), alive: new Set(names), volumes: new Map() };
+    assert.deepEqual(imageNodesOf(workload(), all), candidatesOf(workload(), all).slice(0, 1));
+    assert.deepEqual(imageNodesOf(workload({ failover: 'none' }), all), []);
+  });
+});

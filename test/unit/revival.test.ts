@@ -1,0 +1,159 @@
+import assert from 'node:assert/strict';
+import { backoffMs, type RevivalFacts, reviveOf } from '../../controller/model/revival.ts';
+import { createEndings } from '../../controller/program/endings.ts';
+
+const base: RevivalFacts = {
+  wanted: 'running',
+  status: 'exited',
+  exitCode: 137,
+  error: '',
+  policy: { name: 'no', retriesMax: 0 },
+  restartCount: 0,
+  isOneOff: false,
+  isSwarmTask: false,
+  ending: 'by-itself',
+  downMs: 60_000,
+  watchedMs: 600_000,
+};
+const kindOf = (changes: Partial<RevivalFacts>) => {
+  const revival = reviveOf({ ...base, ...changes });
+  return revival.kind === 'wanted' ? revival.wanted : revival.kind;
+};
+const always = { policy: { name: 'always', retriesMax: 0 } };
+const unlessStopped = { policy: { name: 'unless-stopped', retriesMax: 0 } };
+const onFailure = (retriesMax: number) => ({ policy: { name: 'on-failure', retriesMax } });
+
+describe('a container that does not run', () => {
+  it('although it was to, is started again, whatever its code', () => {
+    for (const exitCode of [1, 137, 255]) assert.equal(kindOf({ exitCode }), 'start');
+    assert.equal(kindOf({ status: 'created' }), 'start', 'it was made here, to run');
+  });
+
+  it('stays down when a person stopped it, whatever its policy', () => {
+    for (const policy of [{}, always, unlessStopped, onFailure(3)])
+      for (const exitCode of [0, 137]) assert.equal(kindOf({ ...policy, exitCode, ending: 'signalled' }), 'stopped');
+    assert.equal(kindOf({ wanted: 'stopped' }), 'none');
+    assert.equal(kindOf({ wanted: 'stopped', status: 'created' }), 'none');
+  });
+
+  it('stays down when it has finished', () => {
+    assert.equal(kindOf({ exitCode: 0 }), 'stopped');
+    assert.equal(kindOf({ ...onFailure(0), exitCode: 0 }), 'stopped');
+    assert.equal(kindOf({ isOneOff: true }), 'stopped', 'its terminal was closed');
+  });
+
+  it('is left to Docker where that restarts it', () => {
+    assert.equal(kindOf({ ...always, status: 'restarting' }), 'none');
+    for (const policy of [always, unlessStopped, onFailure(0), onFailure(5)]) {
+      assert.equal(kindOf({ ...policy, downMs: 1_000 }), 'wait');
+      assert.equal(kindOf({ ...policy, downMs: 6_000 }), 'start', 'Docker did not');
+    }
+    assert.equal(kindOf({ ...onFailure(5), restartCount: 5 }), 'stopped', 'as often as it was allowed');
+    assert.equal(kindOf({ ...onFailure(0), restartCount: 5 }), 'start');
+  });
+
+  it('is started again when Docker could not start it', () => {
+    for (const policy of [{}, always, onFailure(1)])
+      assert.equal(
+        kindOf({ ...policy, ending: 'unknown', error: 'mounting failed', watchedMs: 0, restartCount: 1 }),
+        'start',
+      );
+  });
+
+  it('whose end nobody has seen is started, unless Docker at its own start would have done so', () => {
+    assert.equal(kindOf({ ending: 'unknown' }), 'start');
+    assert.equal(kindOf({ ending: 'unknown', exitCode: 0 }), 'start', 'a clean shutdown of the host ends it like this');
+    for (const policy of [always, unlessStopped]) {
+      assert.equal(kindOf({ ...policy, ending: 'unknown', watchedMs: 3_000 }), 'wait');
+      assert.equal(kindOf({ ...policy, ending: 'unknown', watchedMs: 16_000 }), 'stopped');
+    }
+  });
+
+  it('is not judged before Docker has told why it ended', () => {
+    assert.deepEqual(reviveOf({ ...base, downMs: 100 }), { kind: 'wait', ms: 200 });
+    assert.deepEqual(reviveOf({ ...base, ending: 'signalled', downMs: 500 }), { kind: 'wait', ms: 1_500 });
+  });
+
+  it('is Swarm’s, if it is a task of Swarm', () => assert.equal(kindOf({ isSwarmTask: true }), 'stopped'));
+});
+
+describe('a container that runs', () => {
+  it('is to run from now on', () => {
+    for (const status of ['running', 'paused', 'restarting']) {
+      assert.equal(kindOf({ status }), 'none');
+      assert.equal(kindOf({ status, wanted: 'stopped' }), 'running');
+    }
+  });
+});
+
+describe('attempts to start a container', () => {
+  it('come more and more seldom, but never stop', () => {
+    assert.deepEqual([0, 1, 2, 3, 7, 1_000].map(backoffMs), [0, 1_000, 2_000, 4_000, 60_000, 60_000]);
+  });
+});
+
+describe('why a container has ended', () => {
+  const tell = (endings: ReturnType<typeof createEndings>, action: string, signal: string | null = null) =>
+    endings.take({ container: 'a', action, signal });
+
+  it('is a person’s wish if Docker was asked to end it, in whatever order that is told', () => {
+    for (const actions of [
+      ['kill', 'die'],
+      ['die', 'kill'],
+      ['die', 'stop'],
+    ]) {
+      const endings = createEndings(() => 0);
+      for (const action of actions) tell(endings, action, action === 'kill' ? '15' : null);
+      assert.equal(endings.of('a', null), 'signalled', actions.join());
+    }
+  });
+
+  it('is its own if no signal was sent, or one that ends nothing', () => {
+    const endings = createEndings(() => 0);
+    assert.equal(endings.of('a', null), 'unknown');
+    tell(endings, 'kill', '1');
+    tell(endings, 'die');
+    assert.equal(endings.of('a', null), 'by-itself', 'SIGHUP has programs read their files again');
+    assert.equal(endings.of('b', null), 'unknown');
+  });
+
+  it('is the signal that the image calls its own', () => {
+    for (const [name, number] of [
+      ['SIGWINCH', '28'],
+      ['USR1', '10'],
+      ['37', '37'],
+      ['SIGRTMIN+3', '37'],
+    ] as const) {
+      const endings = createEndings(() => 0);
+      tell(endings, 'kill', number);
+      tell(endings, 'die');
+      assert.equal(endings.of('a', null), 'by-itself');
+      assert.equal(endings.of('a', name), 'signalled', name);
+    }
+  });
+
+  it('is forgotten when it starts, and when events were missed', () => {
+    let nowMs = 0;
+    const endings = createEndings(() => nowMs);
+    tell(endings, 'kill', '9');
+    tell(endings, 'die');
+    tell(endings, 'start');
+    assert.equal(endings.of('a', null), 'unknown');
+    tell(endings, 'die');
+    assert.equal(endings.of('a', null), 'by-itself');
+    nowMs = 5_000;
+    assert.equal(endings.watchedMs(), 5_000);
+    endings.take(null);
+    assert.equal(endings.of('a', null), 'unknown');
+    assert.equal(endings.watchedMs(), 0);
+  });
+
+  it('is its own if it ends long after a signal that it did not heed', () => {
+    let nowMs = 0;
+    const endings = createEndings(() => nowMs);
+    tell(endings, 'kill', '15');
+    nowMs = 3_600_000;
+    tell(endings, 'die');
+    assert.equal(endings.of('a', null), 'by-itself');
+  });
+});
