@@ -2,6 +2,8 @@ import { Command, CommanderError, Option } from 'commander';
 import { FlockError, messageOf } from '../model/errors.ts';
 import { CliError, type Client, createClient } from './client.ts';
 import { addClusterCommands } from './cluster-commands.ts';
+import { addEventCommands } from './event-commands.ts';
+import { addMoveCommands } from './move-commands.ts';
 import { addNodeCommands } from './node-commands.ts';
 import { type Format, formatJson } from './output.ts';
 import { addPoolCommands } from './pool-commands.ts';
@@ -25,6 +27,8 @@ export type Session = {
   print(value: unknown, table: () => string): void;
   /** Says something beside the answer, to people only. */
   note(text: string): void;
+  /** A part of what people see as the answer, before its end; programs get the end only. */
+  say(text: string): void;
 };
 
 const defaultSockets = {
@@ -36,7 +40,7 @@ const defaultSockets = {
 async function main(argv: readonly string[]): Promise<number> {
   const program = new Command('flockctl')
     .description(
-      'Looks at flock volumes and works on them: snapshots, clones, rollbacks, the trash; makes and looks after a cluster; leads clients to services.',
+      'Looks at flock volumes and works on them: snapshots, clones, rollbacks, the trash; makes and looks after a cluster; leads clients to services; moves those to other nodes.',
     )
     .addOption(new Option('-o, --output <format>', 'how to print results').choices(['table', 'json']).default('table'))
     .addOption(new Option('--socket <path>', "the plugin's socket").env('FLOCK_SOCKET').default(defaultSockets.plugin))
@@ -65,6 +69,9 @@ async function main(argv: readonly string[]): Promise<number> {
       note: (text) => {
         if (output !== 'json') process.stderr.write(`flockctl: ${text}\n`);
       },
+      say: (text) => {
+        if (output !== 'json') process.stdout.write(text);
+      },
     };
   };
   addVolumeCommands(program, session);
@@ -79,6 +86,8 @@ async function main(argv: readonly string[]): Promise<number> {
   addServiceCommands(program, session);
   addCertificateCommands(program, session);
   addProxyStatusCommands(program, session);
+  addMoveCommands(program, session);
+  addEventCommands(program, session);
   try {
     await program.parseAsync(argv);
     return 0;

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import { type NodeView, nodeView } from '../model/api.ts';
 import { formatPeerAddress } from '../model/identity.ts';
 import { anything, path } from './client.ts';
+import { addDrainCommands } from './drain-commands.ts';
 import type { Session } from './main.ts';
 import { type Column, formatTable } from './output.ts';
 import { sizeOr } from './volume-commands.ts';
@@ -50,6 +51,8 @@ export function addNodeCommands(program: Command, session: () => Session): void 
     .description('undo cordon')
     .argument('<name>')
     .action((name: string) => change(session(), name, { cordoned: false }));
+
+  addDrainCommands(node, session);
 
   node
     .command('rm')

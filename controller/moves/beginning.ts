@@ -5,8 +5,7 @@ import { FlockError } from '../model/errors.ts';
 import { isOver, type MoveDoc, type MoveId, moveIdSchema, movesKeptMax } from '../model/move.ts';
 import type { MovePlan, PlanFacts } from '../model/move-plan.ts';
 import { summaryOf } from '../model/move-summary.ts';
-import type { NodeName } from '../model/names.ts';
-import type { WorkloadDoc, WorkloadId } from '../model/workload.ts';
+import type { WorkloadId } from '../model/workload.ts';
 import type { Clock } from '../program/home.ts';
 import type { ClusterView, Stored } from '../program/view.ts';
 import type { Store } from '../store/store.ts';
@@ -146,9 +145,4 @@ async function prune(store: Store, moves: readonly Stored<MoveDoc>[]): Promise<v
   if (old.length === 0) return;
   const deletions = old.map(({ doc }) => ({ kind: 'delete', key: `moves/${doc.id}` }) as const);
   await store.transact(deletions).catch(() => undefined);
-}
-
-/** A node's own groups that are to leave it. */
-export function runningOn(workloads: readonly WorkloadDoc[], node: NodeName): readonly WorkloadDoc[] {
-  return workloads.filter((workload) => workload.node === node && workload.wanted === 'running');
 }

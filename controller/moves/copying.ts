@@ -17,9 +17,15 @@ const rateMs = 5_000;
 
 type Sent = { readonly sentBytes: number; readonly totalBytes: number | null };
 
+/** What is copied, and where to. */
+export type Copied = {
+  readonly volumes: readonly { readonly name: string }[];
+  readonly to: MoveDoc['to'];
+};
+
 export async function copyAll(
   tools: MoveTools,
-  doc: MoveDoc,
+  doc: Copied,
   tell: (progress: MoveProgress) => Promise<void>,
   signal: AbortSignal,
 ): Promise<StepOutcome> {
@@ -45,7 +51,7 @@ export async function copyAll(
 /** One volume's round: how long it took. Whatever may pass is waited for, until nothing has gone on for too long. */
 async function round(
   { plugin, clock }: MoveTools,
-  { to }: MoveDoc,
+  { to }: Copied,
   volume: string,
   took: (sent: Sent) => boolean,
   signal: AbortSignal,

@@ -1,4 +1,5 @@
 import pino from 'pino';
+import { createMovesPart } from '../moves/part.ts';
 import { controllerPathsBelow } from './paths.ts';
 import { run } from './program.ts';
 
@@ -16,7 +17,7 @@ const level = process.env['FLOCK_LOG_LEVEL'] || 'info';
 const log = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, output);
 
 const paths = controllerPathsBelow(process.env['FLOCK_ROOT'] ?? '/');
-await run({ paths, parts: [], log }, stop.signal);
+await run({ paths, parts: [createMovesPart], log }, stop.signal);
 output.flushSync();
 // Whatever has not ended by now is done again by the next start.
 process.exit(0);

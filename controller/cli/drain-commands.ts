@@ -1,0 +1,83 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Command } from 'commander';
+import { type DrainNodeView, drainNodeView } from '../model/controller-api.ts';
+import { CliError, path } from './client.ts';
+import { insist, interruptedStatus, onInterrupt } from './following.ts';
+import type { Session } from './main.ts';
+
+const lookMs = 1_000;
+
+const drainHelp = `
+Its containers are moved, its other volumes handed over, the copies that it holds are made elsewhere; it gets nothing new until
+"flockctl node undrain". Stopped containers stay, without their volumes. Ctrl-C ends the watching, not the drain.`;
+
+/** `node`: the command that these are added to. */
+export function addDrainCommands(node: Command, session: () => Session): void {
+  node
+    .command('drain')
+    .description('move everything off a node, so that it can be rebooted or removed')
+    .argument('<name>')
+    .option('--detach', 'begin it and do not wait')
+    .addHelpText('after', drainHelp)
+    .action(async (name: string, { detach }: { readonly detach?: true }) => {
+      const asked = session();
+      const begun = await asked.controller.send('POST', path`/v1/nodes/${name}/drain`, {}, drainNodeView);
+      if (detach === true) {
+        asked.print(begun, () => formatDrain(begun));
+        return;
+      }
+      const ended = await follow(asked, name);
+      asked.print(
+        ended,
+        () => `${name} is drained: it may be rebooted or removed. "flockctl node undrain ${name}" has it used again.\n`,
+      );
+    });
+
+  node
+    .command('undrain')
+    .description('have a node used again, or stop draining it; what has left it stays where it is')
+    .argument('<name>')
+    .action(async (name: string) => {
+      const { controller, print } = session();
+      const ended = await controller.send('POST', path`/v1/nodes/${name}/undrain`, {}, drainNodeView);
+      print(ended, () => `${name} is in use again.\n`);
+    });
+}
+
+/** Tells each change until nothing is left. Throws if somebody else ends the drain. */
+async function follow({ controller, say, note }: Session, name: string): Promise<DrainNodeView> {
+  const stop = onInterrupt(async () => {
+    note(`${name} is drained all the same; "flockctl node undrain ${name}" ends that`);
+    process.exit(interruptedStatus);
+  });
+  try {
+    let told: readonly string[] = [];
+    for (;;) {
+      const seen = await insist(() => controller.get(path`/v1/nodes/${name}/drain`, drainNodeView));
+      if (!seen.draining) throw new CliError(`${name} is not drained any more: somebody has ended it`, 'move-refused');
+      const lines = linesOf(seen);
+      for (const line of lines) if (!told.includes(line)) say(`${line}\n`);
+      told = lines;
+      if (seen.done) return seen;
+      await sleep(lookMs);
+    }
+  } finally {
+    stop();
+  }
+}
+
+function linesOf({ containers, volumes, copies, problems }: DrainNodeView): readonly string[] {
+  return [
+    ...containers.map(({ name, state }) => `container ${name}: ${state}`),
+    ...volumes.map(({ name, state }) => `volume ${name}: ${state}`),
+    ...(copies.length === 0 ? [] : [`copies to be made elsewhere: ${copies.join(', ')}`]),
+    ...problems.map((problem) => `! ${problem}`),
+  ];
+}
+
+/** Pure. */
+export function formatDrain(view: DrainNodeView): string {
+  const { node, draining, done } = view;
+  const start = draining ? (done ? 'is drained' : 'is being drained') : 'is in use';
+  return [`${node} ${start}.`, ...linesOf(view), ''].join('\n');
+}

@@ -1,0 +1,161 @@
+import type { VolumeDoc } from './cluster.ts';
+import type { DrainNodeView } from './controller-api.ts';
+import { isOver, type MoveDoc, type MoveLimits } from './move.ts';
+import { groupOf } from './move-group.ts';
+import { type Choice, chooseTarget, chooseVolumeTarget, type PlanFacts } from './move-plan.ts';
+import type { DatasetId, NodeName } from './names.ts';
+import type { WorkloadDoc } from './workload.ts';
+
+/** What is still on a node that is being drained, and what to do about it next. Pure. */
+export type DrainFacts = PlanFacts & {
+  readonly moves: readonly MoveDoc[];
+  /** Wall clock. */
+  readonly nowMs: number;
+};
+
+export type DrainStep = {
+  /** To be begun now, each a group of its own. */
+  readonly moves: readonly { readonly group: readonly WorkloadDoc[]; readonly to: NodeName }[];
+  /** To be handed over next, when no move is left to be begun. */
+  readonly volumes: readonly { readonly volume: VolumeDoc; readonly to: NodeName }[];
+};
+
+/** Each move takes a share of the network, and of the patience of those who wait for it. */
+const movesMax = 2;
+/** After a move that has failed, the next one. */
+export const drainAgainMs = 60_000;
+const lateMs = 600_000;
+
+type Group = {
+  readonly workloads: readonly WorkloadDoc[];
+  readonly state: 'moving' | 'waiting' | 'blocked';
+  /** Why it waits or is blocked; the step of its move. */
+  readonly text: string;
+  readonly to: NodeName | null;
+};
+
+export function decideDrain(node: NodeName, facts: DrainFacts, limits: MoveLimits): DrainStep {
+  const groups = groupsOn(node, facts, limits);
+  const free = Math.max(0, movesMax - openMoves(node, facts).length);
+  const ready = groups.flatMap(({ state, workloads, to, text }) =>
+    state === 'waiting' && text === '' && to !== null ? [{ group: workloads, to }] : [],
+  );
+  const isMoving = ready.length > 0 || groups.some(({ state }) => state === 'moving');
+  const volumes = isMoving
+    ? []
+    : idleVolumes(node, facts).flatMap((volume) => {
+        const { node: to } = chooseVolumeTarget(volume, facts.nodes);
+        return to === null ? [] : [{ volume, to }];
+      });
+  return { moves: ready.slice(0, free), volumes };
+}
+
+export function viewDrain(
+  node: NodeName,
+  facts: DrainFacts,
+  limits: MoveLimits,
+  told: { readonly startedAtMs: number | null; readonly problems: readonly string[] },
+): DrainNodeView {
+  const { nodes, volumes, workloads } = facts;
+  const doc = nodes.find(({ name }) => name === node);
+  const groups = groupsOn(node, facts, limits);
+  const running = groups.flatMap(({ workloads: members, state, text }) =>
+    members.map(({ name }) => ({ name, state: text === '' ? state : `${state}: ${text}` })),
+  );
+  const grouped = new Set(groups.flatMap(({ workloads: members }) => members.map(({ id }) => id)));
+  const resting = workloads
+    .filter(({ id, node: home }) => home === node && !grouped.has(id))
+    .map(({ name }) => ({ name, state: 'stopped, stays' }));
+  const owned = volumes.filter(({ owner, trashed }) => owner === node && trashed === null);
+  const idle = new Set(idleVolumes(node, facts).map(({ id }) => id));
+  const copies = volumes.filter(({ replicas }) => replicas.includes(node)).map(({ name }) => name);
+  const trashed = volumes.filter((volume) => volume.owner === node && volume.trashed !== null).length;
+  const choices = owned.map((volume) => ({ volume, choice: chooseVolumeTarget(volume, nodes) }));
+  return {
+    node,
+    draining: doc?.draining === true,
+    startedAtMs: told.startedAtMs,
+    containers: [...running, ...resting],
+    volumes: choices.map(({ volume, choice }) => {
+      if (!idle.has(volume.id)) return { name: volume.name, state: 'goes with its container' };
+      return { name: volume.name, state: choice.node === null ? 'blocked' : `goes to ${choice.node}` };
+    }),
+    copies,
+    problems: [
+      ...(doc?.alive === false
+        ? [`${node} is dead: what is on it can only be brought up elsewhere by a failover`]
+        : []),
+      ...new Set([
+        ...groups
+          .filter(({ state }) => state === 'blocked')
+          .map(({ workloads: [first], text }) => `${first?.name}: ${text}`),
+        ...choices.flatMap(({ volume, choice }) =>
+          idle.has(volume.id) && choice.node === null ? [`volume ${volume.name}: ${choice.reason}`] : [],
+        ),
+        ...told.problems,
+      ]),
+      ...(trashed === 0
+        ? []
+        : [`${trashed} removed ${trashed === 1 ? 'volume stays' : 'volumes stay'} in the trash of ${node}`]),
+    ],
+    done: running.length === 0 && owned.length === 0 && copies.length === 0,
+  };
+}
+
+/** What runs there, and what hangs together with it. */
+function groupsOn(node: NodeName, facts: DrainFacts, limits: MoveLimits): readonly Group[] {
+  const seen = new Set<string>();
+  const running = facts.workloads.filter((workload) => workload.node === node && workload.wanted === 'running');
+  return running.flatMap((workload): Group[] => {
+    if (seen.has(workload.id)) return [];
+    const workloads = groupOf([workload], facts.workloads);
+    for (const { id } of workloads) seen.add(id);
+    return [groupOfNow(workloads, facts, limits)];
+  });
+}
+
+function groupOfNow(workloads: readonly WorkloadDoc[], facts: DrainFacts, limits: MoveLimits): Group {
+  const ids = new Set(workloads.map(({ id }) => id));
+  const moves = facts.moves.filter(({ members }) => members.some(({ workload }) => ids.has(workload)));
+  const open = moves.find((move) => !isOver(move));
+  if (open !== undefined) return { workloads, state: 'moving', text: `to ${open.to}, ${open.step}`, to: open.to };
+  const choice = chooseOther(workloads, moves, facts, limits);
+  if (choice.node === null) return { workloads, state: 'blocked', text: choice.reason, to: null };
+  const failed = moves.find(({ failure, stepSinceMs }) => failure !== null && facts.nowMs - stepSinceMs < drainAgainMs);
+  if (failed?.failure == null) return { workloads, state: 'waiting', text: '', to: choice.node };
+  return {
+    workloads,
+    state: 'waiting',
+    text: `tried again in a minute, move ${failed.id} has failed: ${failed.failure.reason}`,
+    to: choice.node,
+  };
+}
+
+/** Where it has failed lately it would fail again, so others are tried first. */
+function chooseOther(
+  workloads: readonly WorkloadDoc[],
+  moves: readonly MoveDoc[],
+  facts: DrainFacts,
+  limits: MoveLimits,
+): Choice {
+  const lately = moves.filter(({ failure, stepSinceMs }) => failure !== null && facts.nowMs - stepSinceMs < lateMs);
+  const bad = new Set(lately.map(({ to }) => to));
+  const asked = workloads.slice(0, 1);
+  const others = { ...facts, nodes: facts.nodes.filter(({ name }) => !bad.has(name)) };
+  const choice = chooseTarget(asked, limits, others);
+  return choice.node === null ? chooseTarget(asked, limits, facts) : choice;
+}
+
+function openMoves(node: NodeName, { moves }: DrainFacts): readonly MoveDoc[] {
+  return moves.filter((move) => move.from === node && !isOver(move));
+}
+
+/** Volumes that no container that is to run has, and no move takes along. */
+function idleVolumes(node: NodeName, facts: DrainFacts): readonly VolumeDoc[] {
+  const running = facts.workloads.filter(({ wanted, move }) => wanted === 'running' || move !== null);
+  const used = new Set<DatasetId>([
+    ...running.flatMap(({ volumes }) => volumes.map(({ id }) => id)),
+    ...facts.moves.filter((move) => !isOver(move)).flatMap(({ volumes }) => volumes.map(({ id }) => id)),
+  ]);
+  return facts.volumes.filter(({ id, owner, trashed }) => owner === node && trashed === null && !used.has(id));
+}

@@ -1,0 +1,226 @@
+import { type Request, type Response, Router } from 'express';
+import { drainNode } from '../cluster/membership.ts';
+import type { DrainNodeView, MovePlanView } from '../model/controller-api.ts';
+import { abortBody, moveBody } from '../model/controller-api.ts';
+import { viewDrain } from '../model/drain.ts';
+import { FlockError } from '../model/errors.ts';
+import { type EventDoc, eventKeys, eventSchema } from '../model/events.ts';
+import { type MoveDoc, type MoveLimits, moveLimitsDefault } from '../model/move.ts';
+import { type MovePlan, nodeNotFound, planMove } from '../model/move-plan.ts';
+import { param, parseBody } from '../server/problems.ts';
+import { askToTurnBack, existingMove } from './aborting.ts';
+import { type BeginParts, beginMove, readFacts } from './beginning.ts';
+import { type Drainer, drainFacts } from './drainer.ts';
+import type { Mover } from './mover.ts';
+import type { MoveTools } from './ports.ts';
+import { listMoves } from './records.ts';
+
+/** What flockctl asks of moves, drains and events. Any node answers for all: everything is in the store. */
+export type MoveApiParts = {
+  readonly tools: MoveTools;
+  readonly begin: BeginParts;
+  readonly mover: Pick<Mover, 'moves' | 'onChange'>;
+  readonly drainer: Pick<Drainer, 'problems'>;
+  readonly isMember: boolean;
+};
+
+const answerMsMax = 60_000;
+const waitMsMax = 30_000;
+const eventsMaxDefault = 100;
+const eventsAtOnceMax = 1_000;
+/** A volume whose size can't be told in time is left open. */
+const estimateMsMax = 5_000;
+
+type Handler = (request: Request, signal: AbortSignal) => Promise<unknown> | unknown;
+
+export function createMoveRoutes(parts: MoveApiParts): Router {
+  const { tools, begin, isMember } = parts;
+  const { store } = tools;
+  const router = Router();
+  const route = (method: 'get' | 'post', path: string, handler: Handler) =>
+    router[method](path, async (request, response) => {
+      if (!isMember) throw alone();
+      response.json((await handler(request, leaving(response))) ?? {});
+    });
+
+  route('post', '/v1/moves', async (request, signal) => {
+    const { service, node, dryRun, ...limits } = parseBody(moveBody, request);
+    const asked = { service, to: node, limits: limitsOf(limits) };
+    if (dryRun) return { plan: await viewPlan(parts, planMove(asked, await readFacts(begin)), signal), move: null };
+    const begun = await beginMove(begin, 'operator', (facts) => planMove(asked, facts), signal);
+    return { plan: await viewPlan(parts, begun.plan, null), move: begun.move };
+  });
+  route('get', '/v1/moves', async () => (await listMoves(store)).map(({ doc }) => doc));
+  route('get', '/v1/moves/:id', (request, signal) => {
+    const after = numberOf(request, 'after') ?? -1;
+    return waitForChange(parts, param(request, 'id'), after, waitMsOf(request), signal);
+  });
+  route('post', '/v1/moves/:id/abort', (request) => {
+    const { reason } = parseBody(abortBody, request);
+    return askToTurnBack(store, param(request, 'id'), reason);
+  });
+  route('get', '/v1/events', (request, signal) => {
+    const limit = Math.min(eventsAtOnceMax, Math.max(1, numberOf(request, 'limit') ?? eventsMaxDefault));
+    return readEvents(parts, { after: textOf(request, 'after'), waitMs: waitMsOf(request), limit }, signal);
+  });
+  route('get', '/v1/nodes/:name/drain', (request) => drainOf(parts, param(request, 'name')));
+  for (const [path, draining] of [['drain', true] as const, ['undrain', false] as const])
+    route('post', `/v1/nodes/:name/${path}`, async (request) => {
+      const name = param(request, 'name');
+      const before = await drainOf(parts, name);
+      await drainNode(store, name, draining);
+      if (before.draining !== draining) {
+        const text = draining ? `${name} is being emptied, and gets nothing new` : `${name} is in use again`;
+        begin.events.tell(draining ? 'drain-started' : 'drain-ended', name, text);
+      }
+      return { ...before, draining };
+    });
+  return router;
+}
+
+function alone(): FlockError {
+  return new FlockError(
+    'no-cluster',
+    'this host is in no cluster, so nothing can go to another one: "flockctl init" makes one',
+  );
+}
+
+/** Fires when nobody waits for the answer any more. */
+function leaving(response: Response): AbortSignal {
+  const gone = new AbortController();
+  response.on('close', () => gone.abort(new FlockError('caller-gone', 'the caller closed the connection')));
+  return AbortSignal.any([gone.signal, AbortSignal.timeout(answerMsMax)]);
+}
+
+function limitsOf(asked: { readonly [Key in keyof MoveLimits]?: number | undefined }): MoveLimits {
+  const given = Object.entries(asked).filter(([, value]) => value !== undefined);
+  const limits: MoveLimits = { ...moveLimitsDefault, ...Object.fromEntries(given) };
+  // A short pause leaves less for the drain, unless somebody has said how much.
+  return asked.drainMs === undefined ? { ...limits, drainMs: Math.min(limits.drainMs, limits.pauseMs / 2) } : limits;
+}
+
+/** `signal` null: without sizes, which take a look at the pools. */
+async function viewPlan(
+  { tools, begin }: MoveApiParts,
+  plan: MovePlan,
+  signal: AbortSignal | null,
+): Promise<MovePlanView> {
+  const { service, from, to, workloads, volumes, services, obstacles } = plan;
+  const docs = begin.view.seen()?.volumes;
+  const sizes = await Promise.all(
+    volumes.map(async ({ id, name }) => {
+      const hasCopy = docs?.get(id)?.replicas.includes(to) ?? false;
+      // Only the owner's plugin knows.
+      if (signal === null || from !== tools.node) return { name, hasCopy, bytes: null };
+      const limit = AbortSignal.any([signal, AbortSignal.timeout(estimateMsMax)]);
+      return await tools.plugin.estimate(name, to, limit).then(
+        (estimate) => ({ name, ...estimate }),
+        () => ({ name, hasCopy, bytes: null }),
+      );
+    }),
+  );
+  return {
+    service,
+    from,
+    to,
+    containers: workloads.map(({ name, spec }) => ({ name, image: spec.image })),
+    volumes: sizes,
+    services: [...services],
+    obstacles: [...obstacles],
+  };
+}
+
+/** The record once its revision is above `after`, or as it is when the time is over. */
+async function waitForChange(
+  { tools: { store, clock }, mover }: MoveApiParts,
+  id: string,
+  after: number,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<MoveDoc> {
+  const endMs = clock.bootMs() + waitMs;
+  for (;;) {
+    const { doc } = await existingMove(store, id);
+    const leftMs = endMs - clock.bootMs();
+    if (doc.revision > after || leftMs <= 0) return doc;
+    const changed = new AbortController();
+    const stop = mover.onChange(() => {
+      const seen = mover.moves().get(doc.id);
+      if (seen === undefined || seen.revision > after) changed.abort();
+    });
+    await clock.sleep(leftMs, AbortSignal.any([signal, changed.signal]));
+    stop();
+    signal.throwIfAborted();
+  }
+}
+
+type EventsAsked = { readonly after: string | null; readonly waitMs: number; readonly limit: number };
+type EventsAnswer = { readonly events: readonly EventDoc[]; readonly cursor: string | null };
+
+/** The newest ones, or those after a cursor: the watch's first word is what there is, its next one comes with the next event. */
+async function readEvents(
+  { tools: { store, clock } }: MoveApiParts,
+  { after, waitMs, limit }: EventsAsked,
+  signal: AbortSignal,
+): Promise<EventsAnswer> {
+  const ended = new AbortController();
+  const timer = clock.sleep(waitMs, AbortSignal.any([signal, ended.signal])).then(() => ended.abort());
+  const prefix = `${eventKeys.events}/`;
+  try {
+    for await (const entries of waitMs === 0
+      ? once(await store.list(prefix, { fresh: true }))
+      : store.watch(prefix, ended.signal)) {
+      const all = entries.map(({ key, value }) => ({ key: key.slice(prefix.length), value }));
+      const fresh = after === null ? all.slice(-limit) : all.filter(({ key }) => key > after).slice(0, limit);
+      if (fresh.length > 0 || after === null)
+        return { events: fresh.flatMap(({ value }) => readEvent(value)), cursor: fresh.at(-1)?.key ?? after };
+    }
+    signal.throwIfAborted();
+    return { events: [], cursor: after };
+  } finally {
+    ended.abort();
+    await timer;
+  }
+}
+
+async function* once<T>(value: T): AsyncGenerator<T> {
+  yield value;
+}
+
+function readEvent(value: string): readonly EventDoc[] {
+  try {
+    return [eventSchema.parse(JSON.parse(value))];
+  } catch {
+    return [];
+  }
+}
+
+async function drainOf({ tools, begin, drainer }: MoveApiParts, name: string): Promise<DrainNodeView> {
+  const facts = await readFacts(begin);
+  const doc = facts.nodes.find((node) => node.name === name);
+  if (doc === undefined) throw nodeNotFound(name, facts.nodes);
+  const problems = doc.name === tools.node && doc.draining ? drainer.problems() : [];
+  const startedAtMs = doc.draining ? await startOf(tools, name) : null;
+  return viewDrain(doc.name, drainFacts(facts, tools.clock.nowMs()), moveLimitsDefault, { startedAtMs, problems });
+}
+
+async function startOf({ store }: MoveTools, name: string): Promise<number | null> {
+  const events = (await store.list(`${eventKeys.events}/`)).flatMap(({ value }) => readEvent(value));
+  return events.findLast(({ kind, subject }) => kind === 'drain-started' && subject === name)?.atMs ?? null;
+}
+
+function textOf(request: Request, name: string): string | null {
+  const value = request.query[name];
+  return typeof value === 'string' ? value : null;
+}
+
+function numberOf(request: Request, name: string): number | null {
+  const text = textOf(request, name);
+  if (text === null) return null;
+  if (/^-?\d{1,15}$/.test(text)) return Number(text);
+  throw new FlockError('invalid-request', `${name} must be a whole number`);
+}
+
+function waitMsOf(request: Request): number {
+  return Math.min(waitMsMax, Math.max(0, numberOf(request, 'waitMs') ?? 0));
+}

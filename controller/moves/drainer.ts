@@ -1,0 +1,152 @@
+import type { Logger } from 'pino';
+import type { EventLog } from '../cluster/event-log.ts';
+import { type DrainFacts, decideDrain, drainAgainMs, viewDrain } from '../model/drain.ts';
+import { messageOf } from '../model/errors.ts';
+import { moveLimitsDefault } from '../model/move.ts';
+import { planGroup } from '../model/move-plan.ts';
+import type { DatasetId, NodeName } from '../model/names.ts';
+import type { ClusterView } from '../program/view.ts';
+import { createLatch } from '../store/latch.ts';
+import { type BeginParts, beginMove, type Facts, readFacts } from './beginning.ts';
+import { copyAll } from './copying.ts';
+import type { Mover } from './mover.ts';
+import type { MoveTools } from './ports.ts';
+
+/** Empties its own node while that is being drained: begins moves, then hands over volumes that nothing uses. The rest is the mover's. */
+export type Drainer = {
+  /** What does not go on, beside what the store says. */
+  problems(): readonly string[];
+  /** Works until the signal fires. Never rejects. */
+  run(signal: AbortSignal): Promise<void>;
+};
+
+export type DrainerParts = {
+  readonly tools: MoveTools;
+  readonly mover: Pick<Mover, 'onChange'>;
+  readonly view: Pick<ClusterView, 'seen' | 'onChange'>;
+  readonly begin: BeginParts;
+  readonly events: EventLog;
+  readonly log: Logger;
+};
+
+const lookMs = 2_000;
+const handOverMs = 20_000;
+/** A volume that could not be handed over is tried again after that. */
+const againMs = drainAgainMs;
+
+type Trouble = { readonly text: string; readonly untilBootMs: number };
+
+export function createDrainer({ tools, mover, view, begin, events, log }: DrainerParts): Drainer {
+  const { node, clock, plugin } = tools;
+  const latch = createLatch();
+  const troubles = new Map<string, Trouble>();
+  let handing: Promise<void> | null = null;
+  /** Null: not known since this process began, so that nothing is told twice. */
+  let wasDone: boolean | null = null;
+
+  const isDraining = () => view.seen()?.nodes.get(node)?.draining === true;
+
+  async function look(signal: AbortSignal): Promise<void> {
+    const facts = drainFacts(await readFacts(begin), clock.nowMs());
+    for (const [key, { untilBootMs }] of troubles) if (clock.bootMs() >= untilBootMs) troubles.delete(key);
+    const { moves, volumes } = decideDrain(node, facts, moveLimitsDefault);
+    for (const { group, to } of moves) {
+      const [first] = group;
+      if (first === undefined || troubles.has(first.id)) continue;
+      await beginOne(first.name, first.id, to, signal);
+    }
+    const next = volumes.find(({ volume }) => !troubles.has(volume.id));
+    if (next !== undefined && handing === null)
+      handing = handOne(next.volume.id, next.volume.name, next.to, signal).finally(() => {
+        handing = null;
+        latch.open();
+      });
+    tellEnd(facts);
+  }
+
+  async function beginOne(name: string, id: string, to: NodeName, signal: AbortSignal): Promise<void> {
+    const plan = (facts: Facts) => {
+      const target = facts.nodes.find((one) => one.name === to);
+      const asked = facts.workloads.filter((one) => one.id === id && one.node === node && one.wanted === 'running');
+      if (target === undefined || asked.length === 0) throw new Error('it has changed meanwhile');
+      const service = asked[0]?.service ?? name;
+      return planGroup({ service, asked, target, limits: moveLimitsDefault }, facts);
+    };
+    try {
+      await beginMove(begin, 'drain', plan, signal);
+    } catch (error) {
+      trouble(id, `${name}: ${messageOf(error)}`);
+    }
+  }
+
+  async function handOne(id: DatasetId, name: string, to: NodeName, signal: AbortSignal): Promise<void> {
+    const ended = new AbortController();
+    const stop = view.onChange(() => {
+      if (!isDraining()) ended.abort(new Error('it is not drained any more'));
+    });
+    const both = AbortSignal.any([signal, ended.signal]);
+    try {
+      await copyAll(tools, { volumes: [{ name }], to }, async () => undefined, both);
+      await plugin.handOver({ to, volumes: [name], operations: [], deadlineMs: handOverMs }, both);
+      log.info({ event: 'drain.volume', volume: name, to }, 'an idle volume was handed over');
+    } catch (error) {
+      if (!both.aborted) trouble(id, `volume ${name}: ${messageOf(error)}`);
+    } finally {
+      stop();
+    }
+  }
+
+  function trouble(key: string, text: string): void {
+    log.warn({ event: 'drain.trouble', reason: text }, 'tried again later');
+    troubles.set(key, { text, untilBootMs: clock.bootMs() + againMs });
+  }
+
+  function tellEnd(facts: DrainFacts): void {
+    const { done } = viewDrain(node, facts, moveLimitsDefault, { startedAtMs: null, problems: [] });
+    if (done && wasDone === false)
+      events.tell('drain-done', node, `nothing is left on ${node}: it may be rebooted or removed`);
+    wasDone = done;
+  }
+
+  return {
+    problems: () => [...troubles.values()].map(({ text }) => text),
+    async run(signal) {
+      const stops = [
+        view.onChange(() => isDraining() && latch.open()),
+        mover.onChange(() => isDraining() && latch.open()),
+      ];
+      const tick = async () => {
+        while (!signal.aborted) {
+          await clock.sleep(lookMs, signal);
+          latch.open();
+        }
+      };
+      const work = async () => {
+        while (await latch.pass(signal)) {
+          if (!isDraining()) {
+            troubles.clear();
+            wasDone = null;
+            continue;
+          }
+          await look(signal).catch((error: unknown) => {
+            log.debug({ event: 'drain.failed', reason: messageOf(error) }, 'tried again');
+          });
+          // What comes together is decided together.
+          await clock.sleep(settleMs, signal);
+        }
+      };
+      try {
+        await Promise.all([tick(), work()]);
+        await handing;
+      } finally {
+        for (const stop of stops) stop();
+      }
+    },
+  };
+}
+
+const settleMs = 200;
+
+export function drainFacts(facts: Facts, nowMs: number): DrainFacts {
+  return { ...facts, moves: facts.moves.map(({ doc }) => doc), nowMs };
+}

@@ -1,0 +1,38 @@
+import { summaryOf } from '../model/move-summary.ts';
+import type { Home, Part } from '../program/home.ts';
+import { createMoveRoutes } from './api.ts';
+import { createPluginCalls, createProxyCalls, reach } from './calls.ts';
+import { createDrainer } from './drainer.ts';
+import { createMover } from './mover.ts';
+import type { MoveTools } from './ports.ts';
+import { createRecords } from './records.ts';
+
+/** Moves and drains, as a part of the controller's program. */
+export function createMovesPart(home: Home): Part {
+  const { node, clusterId, store, docker, images, maker, events, clock, view, paths } = home;
+  const log = home.log.child({ part: 'moves' });
+  const tools: MoveTools = {
+    ...{ node, store, docker, images, maker, clock, log, reach },
+    plugin: createPluginCalls(paths.pluginSocket),
+    proxy: createProxyCalls(paths.proxySocket),
+  };
+  const records = createRecords({
+    ...{ store, clock, log },
+    onEnd: (doc) =>
+      events.tell(
+        doc.failure === null ? 'move-done' : 'move-failed',
+        doc.service,
+        `${summaryOf(doc)} (move ${doc.id})`,
+      ),
+  });
+  const mover = createMover({ tools, records, view });
+  const begin = { store, view, events, clock };
+  const drainer = createDrainer({ tools, mover, view, begin, events, log });
+  return {
+    routers: [createMoveRoutes({ tools, begin, mover, drainer, isMember: clusterId !== null })],
+    async run(signal) {
+      if (clusterId === null) return;
+      await Promise.all([mover.run(signal), drainer.run(signal)]);
+    },
+  };
+}
