@@ -229,7 +229,8 @@ export type Choice = { readonly node: NodeName } | { readonly node: null; readon
 
 /** The best node for a group that has to leave its own: one that has copies of all its volumes, then free space, then hashing. */
 export function chooseTarget(asked: readonly WorkloadDoc[], limits: MoveLimits, facts: PlanFacts): Choice {
-  const plans = facts.nodes.map((target) => ({
+  const others = facts.nodes.filter(({ name }) => name !== asked[0]?.node);
+  const plans = others.map((target) => ({
     target,
     plan: planGroup({ service: '', asked, target, limits }, facts),
   }));
@@ -245,7 +246,8 @@ export function chooseTarget(asked: readonly WorkloadDoc[], limits: MoveLimits, 
 /** The best node for a volume that nothing uses. */
 export function chooseVolumeTarget(volume: VolumeDoc, nodes: readonly PlanNode[]): Choice {
   const source = nodes.find(({ name }) => name === volume.owner);
-  const offers = nodes.map((target) => ({
+  const others = nodes.filter(({ name }) => name !== volume.owner);
+  const offers = others.map((target) => ({
     target,
     obstacles: [
       ...nodeObstacles(volume.owner, source, target, true),
@@ -267,8 +269,8 @@ function choose(
     .map(({ target }) => target)
     .toSorted((a, b) => hasAll(b) - hasAll(a) || freeStepOf(b.space) - freeStepOf(a.space) || scoreOf(b) - scoreOf(a));
   if (best !== undefined) return { node: best.name };
-  const reasons = offers.map(({ target, obstacles }) => `${target.name}: ${obstacles[0]}`);
-  return { node: null, reason: reasons.length === 0 ? 'there is no node' : reasons.slice(0, reasonsMax).join('; ') };
+  const reasons = [...new Set(offers.flatMap(({ obstacles }) => obstacles.slice(0, 1)))];
+  return { node: null, reason: reasons.slice(0, reasonsMax).join('; ') || 'there is no other node' };
 }
 
 const reasonsMax = 5;

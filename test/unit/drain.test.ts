@@ -1,0 +1,111 @@
+import assert from 'node:assert/strict';
+import { type DrainFacts, decideDrain, viewDrain } from '../../controller/model/drain.ts';
+import { type MoveDoc, moveIdSchema, moveLimitsDefault } from '../../controller/model/move.ts';
+import { parseNodeName } from '../../controller/model/names.ts';
+import type { WorkloadDoc } from '../../controller/model/workload.ts';
+import { moveDoc, planNode, volumeDoc, workload } from '../support/move-documents.ts';
+
+const n1 = parseNodeName('n1');
+const nodes = [planNode('n1', { cordoned: true, draining: true }), planNode('n2'), planNode('n3')];
+
+const factsOf = (change: Partial<DrainFacts> = {}): DrainFacts => ({
+  workloads: [],
+  volumes: [],
+  nodes,
+  routed: new Set(),
+  moves: [],
+  nowMs: 1_000_000,
+  ...change,
+});
+const decided = (change: Partial<DrainFacts>) => {
+  const { moves, volumes } = decideDrain(n1, factsOf(change), moveLimitsDefault);
+  return {
+    moves: moves.map(({ group, to }) => `${group.map(({ name }) => name).join('+')} to ${to}`),
+    volumes: volumes.map(({ volume, to }) => `${volume.name} to ${to}`),
+  };
+};
+const viewed = (change: Partial<DrainFacts>) =>
+  viewDrain(n1, factsOf(change), moveLimitsDefault, { startedAtMs: 5, problems: [] });
+
+let number = 0;
+function moveOf(of: WorkloadDoc, change: Partial<MoveDoc> = {}): MoveDoc {
+  number += 1;
+  const members = [{ workload: of.id, name: of.name, sourceId: of.containerId ?? '', targetId: null }];
+  const id = moveIdSchema.parse(String(number).padStart(8, '0'));
+  return moveDoc({ id, service: of.name, members, volumes: of.volumes, cause: 'drain', ...change });
+}
+
+describe('draining a node', () => {
+  const web = workload('web', 'n1', { volumes: ['data'] });
+  const db = workload('db', 'n1', { volumes: ['tables'] });
+  const log = workload('log', 'n1');
+  const volumes = [volumeDoc('data', 'n1', { replicas: ['n2'] }), volumeDoc('tables', 'n1', { replicas: ['n3'] })];
+
+  it('moves groups to where their copies are, two at once', () => {
+    const beside = workload('beside', 'n1', { volumes: ['data'] });
+    const workloads = [web, db, log, beside, workload('else', 'n2')];
+    assert.deepEqual(decided({ workloads, volumes }).moves, ['web+beside to n2', 'db to n3']);
+    const moving = [moveOf(db, { to: parseNodeName('n3') })];
+    assert.deepEqual(decided({ workloads, volumes, moves: moving }).moves, ['web+beside to n2']);
+    const both = [...moving, moveOf(log)];
+    assert.deepEqual(decided({ workloads, volumes, moves: both }), { moves: [], volumes: [] });
+  });
+
+  it('waits a minute after a failure, and then tries another node first', () => {
+    const failure = { step: 'starting', reason: 'port 80 is taken' } as const;
+    const at = (ago: number) => [moveOf(web, { step: 'failed', failure, stepSinceMs: 1_000_000 - ago })];
+    assert.deepEqual(decided({ workloads: [web], volumes, moves: at(30_000) }).moves, []);
+    assert.match(
+      viewed({ workloads: [web], volumes, moves: at(30_000) }).containers[0]?.state ?? '',
+      /^waiting: tried again in a minute, move \d+ has failed: port 80 is taken$/,
+    );
+    assert.deepEqual(decided({ workloads: [web], volumes, moves: at(61_000) }).moves, ['web to n3']);
+    const alone = nodes.slice(0, 2);
+    assert.deepEqual(decided({ workloads: [web], volumes, nodes: alone, moves: at(61_000) }).moves, ['web to n2']);
+  });
+
+  it('hands over what nothing uses when no move is left, and leaves stopped containers', () => {
+    const stopped = { ...db, wanted: 'stopped' as const };
+    const all = [...volumes, volumeDoc('idle', 'n1', { replicas: ['n3'] }), volumeDoc('other', 'n2')];
+    assert.deepEqual(decided({ workloads: [web, stopped], volumes: all }).volumes, []);
+    assert.deepEqual(decided({ workloads: [stopped], volumes: all }).volumes, [
+      'data to n2',
+      'tables to n3',
+      'idle to n3',
+    ]);
+    const { containers, done } = viewed({ workloads: [stopped], volumes: [] });
+    assert.deepEqual(containers, [{ name: 'db', state: 'stopped, stays' }]);
+    assert.ok(done, 'it may be rebooted');
+  });
+
+  it('goes on with volumes where containers can’t go, and says why they can’t', () => {
+    const tied = { ...web, obstacles: ['--device /dev/x: the device is this host’s'] };
+    const all = [...volumes, volumeDoc('idle', 'n1', { replicas: ['n3'] })];
+    assert.deepEqual(decided({ workloads: [tied], volumes: all }), {
+      moves: [],
+      volumes: ['tables to n3', 'idle to n3'],
+    });
+    const { containers, volumes: shown, problems, done } = viewed({ workloads: [tied], volumes: all });
+    assert.match(containers[0]?.state ?? '', /^blocked: .*--device/);
+    assert.deepEqual(
+      shown.map(({ name, state }) => `${name} ${state}`),
+      ['data goes with its container', 'tables goes to n3', 'idle goes to n3'],
+    );
+    assert.equal(problems.length, 1);
+    assert.match(problems[0] ?? '', /^web: container web: --device/);
+    assert.ok(!done);
+  });
+
+  it('is over when nothing is left: no container, volume or copy', () => {
+    const copied = viewed({ volumes: [volumeDoc('data', 'n2', { replicas: ['n1'] })] });
+    assert.deepEqual([copied.copies, copied.done], [['data'], false]);
+    const trashed = volumeDoc('old', 'n1', { trashed: { removedAtMs: 1, expiresAtMs: 2 } });
+    const empty = viewed({ volumes: [trashed, volumeDoc('data', 'n2', { replicas: ['n3'] })] });
+    assert.ok(empty.done);
+    assert.match(empty.problems.join(), /1 removed volume stays in the trash of n1/);
+    assert.equal(
+      viewed({ workloads: [web], volumes, moves: [moveOf(web)] }).containers[0]?.state,
+      'moving: to n2, preparing',
+    );
+  });
+});
