@@ -31,6 +31,8 @@ export type MemoryStore = {
   /** `answers`: calls get there and are done, but no answer comes back. */
   cut(node: string, which?: 'both' | 'answers'): void;
   heal(node: string): void;
+  /** The next write of the node gets no answer, and gets to the server so much later. */
+  loseNext(node: string, lateMs: number): void;
   /** As by a health check or a node's removal: for no reason that its holder could know. */
   endSession(id: SessionId): void;
   sessions(): readonly SessionId[];
@@ -64,6 +66,7 @@ export function createMemoryStore(options: MemoryStoreOptions): MemoryStore {
   const { clock, random, timeoutMs = defaultTimeoutMs } = options;
   const quirks = { ...noQuirks, ...options.quirks };
   const cuts = new Map<string, 'both' | 'answers'>();
+  const losses = new Map<string, number>();
   const watchers = new Set<Watcher>();
   const closing = new AbortController();
   let hasLeader = true;
@@ -93,11 +96,14 @@ export function createMemoryStore(options: MemoryStoreOptions): MemoryStore {
   /** One call of a node: there, done, and back, unless something is in the way. */
   async function call<T>(node: string, closed: AbortSignal, kind: 'read' | 'write', work: () => T): Promise<T> {
     const startMs = clock.nowMs();
+    const lateMs = kind === 'write' ? losses.get(node) : undefined;
+    if (lateMs !== undefined) losses.delete(node);
     // A real client is never done in the turn it was called in either.
     await (quirks.latencyMsMax > 0 ? pause(random() * quirks.latencyMsMax, closed) : null);
     if (closed.aborted) throw unavailable('it was closed');
-    if (!hasLeader || cuts.get(node) === 'both') {
-      if (kind === 'write' && random() < quirks.lateShare) void doLater(work);
+    if (lateMs !== undefined) void doLater(lateMs, work);
+    else if (!hasLeader || cuts.get(node) === 'both') {
+      if (kind === 'write' && random() < quirks.lateShare) void doLater(random() * quirks.lateMsMax, work);
     } else {
       const answer = work();
       if (quirks.latencyMsMax > 0) await pause(random() * quirks.latencyMsMax, closed);
@@ -107,8 +113,8 @@ export function createMemoryStore(options: MemoryStoreOptions): MemoryStore {
     throw unavailable(closed.aborted ? 'it was closed' : `it gave no answer in ${timeoutMs} ms`);
   }
 
-  async function doLater(work: () => unknown): Promise<void> {
-    await pause(random() * quirks.lateMsMax, closing.signal);
+  async function doLater(lateMs: number, work: () => unknown): Promise<void> {
+    await pause(lateMs, closing.signal);
     if (hasLeader && !closing.signal.aborted) work();
   }
 
@@ -194,6 +200,9 @@ export function createMemoryStore(options: MemoryStoreOptions): MemoryStore {
     heal(node) {
       cuts.delete(node);
       wake((watcher) => watcher.node === node);
+    },
+    loseNext(node, lateMs) {
+      losses.set(node, lateMs);
     },
     endSession: data.endSession,
     sessions: data.sessions,

@@ -1,5 +1,6 @@
-import type { NodeName } from '../../controller/model/names.ts';
+import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { SessionId } from '../../controller/store/store.ts';
+import { dockerRun } from './docker.ts';
 import type { Host } from './host.ts';
 import type { Workload } from './workload.ts';
 import type { World } from './world.ts';
@@ -55,11 +56,15 @@ const kinds: Readonly<Record<string, Fault>> = {
       return () => world.store.heal(host.name);
     },
   },
-  /** So that nobody knows at first what came of it. */
+  /** So that nobody knows at first what came of it, and somebody wants the volume back. */
   'store away at a handover': {
     weight: 2,
-    begin(world, host) {
-      host.atHandover.add(() => world.store.cut(host.name, world.random.chance(0.3) ? 'answers' : 'both'));
+    begin(world, host, workload) {
+      host.atHandover.add((ids) => {
+        if (world.random.chance(0.5)) world.store.loseNext(host.name, world.random.between(4_000, 9_000));
+        else world.store.cut(host.name, world.random.chance(0.3) ? 'answers' : 'both');
+        for (const id of ids) useAgain(world, host, id, workload);
+      });
       return () => {
         host.atHandover.clear();
         world.store.heal(host.name);
@@ -122,6 +127,13 @@ const kinds: Readonly<Record<string, Fault>> = {
     },
   },
 };
+
+/** At about the time when it is given up to wait for the store's answer. */
+function useAgain(world: World, host: Host, id: DatasetId, workload: Workload): void {
+  const name = world.docs().get(id)?.doc.name;
+  if (name === undefined || world.random.chance(0.4)) return;
+  world.scheduler.after(world.random.between(4_000, 8_000), () => dockerRun(world, host, name, workload.options(name)));
+}
 
 /** The store's other nodes notice that one is away, and end its session long before its time to live is over. */
 function failHealthCheck(world: World, host: Host): void {

@@ -18,8 +18,8 @@ export type Host = {
   readonly proofs: Proofs;
   /** Faults that wait for the next mount. */
   readonly atMount: Set<() => void>;
-  /** Faults that wait until its plugin asks the store to pass a volume on. */
-  readonly atHandover: Set<() => void>;
+  /** Faults that wait until its plugin asks the store to pass volumes on; they are told which. */
+  readonly atHandover: Set<(ids: readonly DatasetId[]) => void>;
   isUp(): boolean;
   /** Another one after each power cut. */
   bootId(): number;

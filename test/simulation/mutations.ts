@@ -124,7 +124,7 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/handing.ts',
     changes: [{ from: "if (!hasCode(error, 'store-unavailable')) state.commit", to: 'state.commit' }],
     rules: ['I1', 'I3', 'I4'],
-    seedsMax: 1_000,
+    seedsMax: 500,
   },
   {
     name: 'volumes are taken by themselves against their options',

@@ -26,9 +26,7 @@ export function createGatedStore(world: World, host: Host, gate: Gate): Store {
   }
 
   function noteHandover(operations: readonly Operation[]): void {
-    for (const { kind, key } of operations)
-      if (kind === 'unlock' && key.startsWith(`${keys.volumes}/`))
-        world.checks.handedOver(host, key.slice(keys.volumes.length + 1) as DatasetId);
+    for (const id of passedOn(operations)) world.checks.handedOver(host, id);
   }
 
   return {
@@ -36,15 +34,15 @@ export function createGatedStore(world: World, host: Host, gate: Gate): Store {
     get: (key, options) => gate.pass(store.get(key, options)),
     list: (prefix, options) => gate.pass(store.list(prefix, options)),
     async transact(operations) {
-      // What is handed over is locked with the session of its new owner.
       world.failovers.sends(host, operations);
-      if (operations.every(({ kind }) => kind !== 'unlock'))
-        for (const operation of operations)
-          if (operation.kind === 'lock') world.checks.locks(host, operation.session);
-          else {
-            for (const strike of host.atHandover) strike();
-            host.atHandover.clear();
-          }
+      const leaving = passedOn(operations);
+      if (leaving.length > 0) {
+        for (const strike of host.atHandover) strike(leaving);
+        host.atHandover.clear();
+      } else {
+        // What is handed over is locked with the session of its new owner.
+        for (const operation of operations) if (operation.kind === 'lock') world.checks.locks(host, operation.session);
+      }
       const outcome = await proving(
         async () => {
           const outcome = await store.transact(operations);
@@ -75,6 +73,12 @@ export function createGatedStore(world: World, host: Host, gate: Gate): Store {
     destroySession: (id) => gate.pass(store.destroySession(id)),
     close: () => store.close(),
   };
+}
+
+function passedOn(operations: readonly Operation[]): readonly DatasetId[] {
+  return operations.flatMap(({ kind, key }) =>
+    kind === 'unlock' && key.startsWith(`${keys.volumes}/`) ? [key.slice(keys.volumes.length + 1) as DatasetId] : [],
+  );
 }
 
 function describe(operation: Operation): string {

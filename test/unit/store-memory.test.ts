@@ -105,6 +105,20 @@ describe('memory store for simulations', () => {
     await rejects(write.call, 'store-unavailable');
   });
 
+  it('loses one write on its way, which comes late, also after writes that came after it; and tells of each change', async () => {
+    const changes: (readonly string[])[] = [];
+    const { clock, server, one } = open({ onChange: (keys) => changes.push([...keys]) });
+    server.loseNext('one', 1_500);
+    const write = follow(set(one, 'a', 'late'));
+    assert.equal((await set(one, 'a', 'new')).kind, 'done');
+    await clock.advance(1_000);
+    await rejects(write.call, 'store-unavailable');
+    assert.equal((await one.get('a'))?.value, 'new');
+    await clock.advance(500);
+    assert.equal((await one.get('a'))?.value, 'late');
+    assert.deepEqual(changes, [['a'], ['a']]);
+  });
+
   it('loses the answer of a call that was under way when its node was cut off', async () => {
     const { clock, server, one } = open({ quirks: { latencyMsMax: 100 } });
     const write = follow(set(one, 'a', '1'));
