@@ -1,0 +1,246 @@
+import { randomBytes } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
+import type { DockerEvent, Listed } from '../../controller/docker/source.ts';
+import { FlockError } from '../../controller/model/errors.ts';
+import type { Docker } from '../../controller/program/docker.ts';
+import { type Changes, inspectAnswer } from './inspected.ts';
+
+/** A Docker Engine in this process, as controllers see it, and what people and processes do to its containers. */
+export type FakeEngine = Docker & {
+  /** `docker run -d`. Answers the id. */
+  run(name: string, changes?: Changes): string;
+  /** Its process ends by itself. */
+  crash(name: string, exitCode?: number): void;
+  /** `docker stop`, `docker start`, `docker rm -f`. */
+  personStops(name: string): void;
+  personStarts(name: string): void;
+  personRemoves(name: string): void;
+  /** What is there, with Docker's word for it. */
+  states(): Readonly<Record<string, string>>;
+  idOf(name: string): string;
+  readonly images: Map<string, { readonly id: string; names: Set<string> }>;
+  /** From now on containers can't be started, for this reason; null: they can. */
+  refuseStarts(reason: string | null): void;
+  /** The names of what was started through the API, in order. */
+  readonly started: string[];
+  /** No answers, and the events end: as when Docker is restarted. */
+  away(isAway: boolean): void;
+};
+
+type Fake = {
+  readonly id: string;
+  name: string;
+  changes: Changes;
+  state: { Status: string; ExitCode: number; Error: string };
+};
+
+const notFound = (what: string) => new FlockError('docker-failed', `no such ${what}`, { status: 404 });
+
+export function createFakeEngine(): FakeEngine {
+  const containers = new Map<string, Fake>();
+  const networks = new Map<string, Readonly<Record<string, unknown>>>();
+  const images: FakeEngine['images'] = new Map();
+  const started: string[] = [];
+  const listeners = new Set<{ readonly queue: DockerEvent[]; wake(): void }>();
+  let isAway = false;
+  let refusal: string | null = null;
+
+  const find = (text: string) => containers.get(text) ?? [...containers.values()].find(({ name }) => name === text);
+  function get(text: string): Fake {
+    assertThere();
+    const found = find(text);
+    if (found === undefined) throw notFound(`container: ${text}`);
+    return found;
+  }
+  function assertThere(): void {
+    if (isAway) throw new Error('connect ECONNREFUSED /run/docker.sock');
+  }
+  function emit(id: string, action: string, signal: string | null = null): void {
+    for (const listener of listeners) {
+      listener.queue.push({ kind: 'changed', container: id, action, signal });
+      listener.wake();
+    }
+  }
+  function add(name: string, changes: Changes, status: string): string {
+    if (find(name) !== undefined) throw new FlockError('docker-failed', `the name ${name} is in use`, { status: 409 });
+    const id = randomBytes(32).toString('hex');
+    const config = { Hostname: id.slice(0, 12), ...changes.config };
+    containers.set(id, {
+      id,
+      name,
+      changes: { ...changes, config, id },
+      state: { Status: status, ExitCode: 0, Error: '' },
+    });
+    emit(id, 'create');
+    return id;
+  }
+  function end(fake: Fake, exitCode: number): void {
+    fake.state = { Status: 'exited', ExitCode: exitCode, Error: '' };
+    emit(fake.id, 'die');
+  }
+  function start(fake: Fake): void {
+    fake.state = { Status: 'running', ExitCode: 0, Error: '' };
+    emit(fake.id, 'start');
+  }
+  function answerOf({ name, changes, state }: Fake): Readonly<Record<string, unknown>> {
+    return inspectAnswer({ ...changes, name, state });
+  }
+
+  return {
+    images,
+    started,
+    run(name, changes = {}) {
+      const id = add(name, changes, 'created');
+      start(get(id));
+      return id;
+    },
+    crash: (name, exitCode = 137) => end(get(name), exitCode),
+    personStops(name) {
+      const fake = get(name);
+      emit(fake.id, 'kill', '15');
+      end(fake, 143);
+      emit(fake.id, 'stop');
+    },
+    personStarts: (name) => start(get(name)),
+    personRemoves(name) {
+      const { id } = get(name);
+      containers.delete(id);
+      emit(id, 'destroy');
+    },
+    states: () => Object.fromEntries([...containers.values()].map(({ name, state }) => [name, state.Status])),
+    idOf: (name) => get(name).id,
+    refuseStarts(reason) {
+      refusal = reason;
+    },
+    away(next) {
+      isAway = next;
+      for (const listener of listeners) listener.wake();
+    },
+
+    async list(): Promise<readonly Listed[]> {
+      assertThere();
+      return [...containers.values()].map((fake) => {
+        const { Config, Mounts } = answerOf(fake) as {
+          Config: { Labels: Record<string, string> };
+          Mounts: { Driver: string }[];
+        };
+        return {
+          id: fake.id,
+          name: fake.name,
+          labels: Config.Labels,
+          volumeDrivers: Mounts.flatMap(({ Driver }) => Driver ?? []),
+        };
+      });
+    },
+    async inspect(text) {
+      assertThere();
+      const found = find(text);
+      return found === undefined ? null : answerOf(found);
+    },
+    async *events(signal) {
+      assertThere();
+      const turn = { wake: () => {} };
+      const listener = { queue: [] as DockerEvent[], wake: () => turn.wake() };
+      listeners.add(listener);
+      try {
+        yield { kind: 'connected' };
+        while (!signal.aborted) {
+          assertThere();
+          yield* listener.queue.splice(0);
+          if (listener.queue.length > 0) continue;
+          await new Promise<void>((resolve) => {
+            turn.wake = resolve;
+            signal.addEventListener('abort', () => resolve(), { once: true });
+          });
+        }
+      } finally {
+        listeners.delete(listener);
+      }
+    },
+    async create(name, body) {
+      assertThere();
+      const {
+        HostConfig,
+        NetworkingConfig: _networks,
+        Image,
+        ...config
+      } = body as Record<string, object> & { Image: string };
+      const image = [...images.values()].find(({ id, names }) => id === Image || names.has(Image));
+      if (image === undefined) throw notFound(`image: ${Image}`);
+      const mounts = (
+        HostConfig as {
+          Mounts: { Source: string; Target: string; VolumeOptions: { DriverConfig: { Name: string } } }[];
+        }
+      ).Mounts;
+      return add(
+        name,
+        {
+          config: { ...config, Image },
+          hostConfig: HostConfig as object,
+          mounts: mounts.map(({ Source, Target, VolumeOptions }) => ({
+            ...{ Type: 'volume', Name: Source, Destination: Target, Driver: VolumeOptions.DriverConfig.Name, RW: true },
+          })),
+        },
+        'created',
+      );
+    },
+    async connect() {},
+    async start(id) {
+      const fake = get(id);
+      if (fake.state.Status === 'running') return;
+      if (refusal !== null) {
+        fake.state = { Status: fake.state.Status, ExitCode: 128, Error: refusal };
+        throw new FlockError('docker-failed', refusal, { status: 500 });
+      }
+      started.push(fake.name);
+      start(fake);
+    },
+    async stop(id) {
+      const fake = find(id);
+      if (fake === undefined || fake.state.Status !== 'running') return;
+      emit(id, 'kill', '15');
+      end(fake, 143);
+      emit(id, 'stop');
+    },
+    async kill() {},
+    async remove(id) {
+      assertThere();
+      if (containers.delete(id)) emit(id, 'destroy');
+    },
+    async rename(id, name) {
+      if (find(name) !== undefined)
+        throw new FlockError('docker-failed', `the name ${name} is in use`, { status: 409 });
+      get(id).name = name;
+      emit(id, 'rename');
+    },
+    async setRestartPolicy(id, policy) {
+      const fake = get(id);
+      const hostConfig = { ...fake.changes.hostConfig, RestartPolicy: { Name: policy, MaximumRetryCount: 0 } };
+      fake.changes = { ...fake.changes, hostConfig };
+    },
+    tail: async () => '',
+    async network(name) {
+      assertThere();
+      return networks.get(name) ?? null;
+    },
+    async createNetwork(body) {
+      networks.set(String(body['Name']), body);
+    },
+    async image(name) {
+      assertThere();
+      const found = [...images.values()].find(({ id, names }) => id === name || names.has(name));
+      return found === undefined ? null : { Id: found.id };
+    },
+    async tagImage(id, name) {
+      images.get(id)?.names.add(name);
+    },
+    async saveImage(id) {
+      return Readable.from([Buffer.from(JSON.stringify({ id }))]);
+    },
+    async loadImage(from) {
+      const { id } = JSON.parse((await buffer(from)).toString()) as { readonly id: string };
+      images.set(id, { id, names: new Set() });
+    },
+  };
+}

@@ -1,0 +1,260 @@
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { workloadLabel } from '../../controller/model/container-spec.ts';
+import { placedOn } from '../../controller/model/workload.ts';
+import { type ControllerNode, type ControllerWorld, createControllerWorld } from '../support/controller-world.ts';
+import { flockMount, imageId } from '../support/inspected.ts';
+import { until } from '../support/until.ts';
+
+const routed = { mounts: [], config: { Labels: { 'flock.service': 'web', 'flock.route': 'http://a.example -> 80' } } };
+
+describe('controllers', () => {
+  let world: ControllerWorld;
+  let n1: ControllerNode;
+  let n2: ControllerNode;
+
+  beforeEach(async () => {
+    world = await createControllerWorld(['n1', 'n2', 'n3', 'n4']);
+    n1 = world.node('n1');
+    n2 = world.node('n2');
+  });
+  afterEach(() => world.dispose());
+
+  const running = (node: ControllerNode, name: string) =>
+    until(`${name} runs on ${node.name}`, 10_000, () => (node.docker.states()[name] === 'running' ? true : undefined));
+  /** So long that everything which is going to happen has happened: tens of seconds of the controllers' time. */
+  const longEnough = () => sleep(600);
+  const told = async (kind: string) => (await world.events()).filter((event) => event.kind === kind);
+
+  describe('say what containers are', () => {
+    it('of those with flock volumes, with the volumes’ ids, and no others', async () => {
+      await n1.start();
+      n1.docker.run('db');
+      n1.docker.run('other', { mounts: [{ ...flockMount, Driver: 'local' }] });
+      n1.docker.run('flock-haproxy', { config: { Labels: { 'flock-program': 'haproxy', 'flock.service': 'x' } } });
+      await longEnough();
+      assert.equal(await world.workload('db'), undefined, 'its volume is not in the store yet');
+      await world.volume('pgdata', 'n1');
+      const doc = await world.see('db', 'there', () => true);
+      assert.deepEqual([doc.node, doc.wanted, doc.epoch, doc.volumes[0]?.id], ['n1', 'running', 1, 'pgdata.0a1b2c3d']);
+      await longEnough();
+      assert.deepEqual([await world.workload('other'), await world.workload('flock-haproxy')], [undefined, undefined]);
+    });
+
+    it('once, and again only when they change', async () => {
+      await world.volume('pgdata', 'n1');
+      await n1.start();
+      const id = n1.docker.run('db');
+      await world.see('db', 'there', () => true);
+      await longEnough();
+      const before = (await world.workload('db'))?.revision;
+      n1.docker.personStarts('db');
+      await longEnough();
+      assert.equal((await world.workload('db'))?.revision, before, 'an event is no change');
+      await n1.docker.rename(id, 'database');
+      await world.see('database', 'renamed', (doc) => doc.containerId === id);
+    });
+
+    it('until a person removes them', async () => {
+      await n1.start();
+      n1.docker.run('web', routed);
+      await world.see('web', 'there', () => true);
+      n1.docker.personRemoves('web');
+      await until('its document is gone', 10_000, async () =>
+        (await world.workload('web')) === undefined ? true : undefined,
+      );
+    });
+
+    it('also those of before, and those that were removed while the controller was down', async () => {
+      n1.docker.run('web', routed);
+      n1.docker.run('api', routed);
+      await n1.start();
+      await world.see('web', 'there', () => true);
+      await world.see('api', 'there', () => true);
+      await n1.stop();
+      n1.docker.personRemoves('api');
+      await n1.start();
+      await until('its document is gone', 10_000, async () =>
+        (await world.workload('api')) === undefined ? true : undefined,
+      );
+      assert.ok(await world.workload('web'));
+    });
+  });
+
+  describe('keep containers running', () => {
+    it('that end although they were to run', async () => {
+      await n1.start();
+      n1.docker.run('web', { ...routed, hostConfig: { RestartPolicy: { Name: 'no', MaximumRetryCount: 0 } } });
+      await world.see('web', 'running', (doc) => doc.wanted === 'running');
+      n1.docker.crash('web');
+      await running(n1, 'web');
+      assert.deepEqual(n1.docker.started, ['web']);
+      await until('it is told', 10_000, async () => ((await told('revived')).length === 1 ? true : undefined));
+    });
+
+    it('but not those that a person has stopped, until a person starts them', async () => {
+      await n1.start();
+      n1.docker.run('web', routed);
+      await world.see('web', 'running', (doc) => doc.wanted === 'running');
+      n1.docker.personStops('web');
+      await world.see('web', 'stopped', (doc) => doc.wanted === 'stopped');
+      await longEnough();
+      assert.deepEqual(n1.docker.started, []);
+      n1.docker.personStarts('web');
+      await world.see('web', 'running', (doc) => doc.wanted === 'running');
+    });
+
+    it('again and again while Docker can’t start them, and tell it once', async () => {
+      await n1.start();
+      n1.docker.run('web', { ...routed, hostConfig: { RestartPolicy: { Name: 'no', MaximumRetryCount: 0 } } });
+      await world.see('web', 'running', (doc) => doc.wanted === 'running');
+      n1.docker.refuseStarts('mounting failed');
+      n1.docker.crash('web');
+      await until('it is told', 10_000, async () => ((await told('revived')).length > 0 ? true : undefined));
+      await longEnough();
+      n1.docker.refuseStarts(null);
+      await running(n1, 'web');
+      assert.equal((await told('revived')).filter(({ text }) => /mounting failed/.test(text)).length, 1);
+    });
+
+    it('that have ended while the controller or Docker was down', async () => {
+      await n1.start();
+      const never = { RestartPolicy: { Name: 'no', MaximumRetryCount: 0 } };
+      n1.docker.run('web', { ...routed, hostConfig: never });
+      n1.docker.run('api', { ...routed, hostConfig: never });
+      await world.see('web', 'running', (doc) => doc.wanted === 'running');
+      await world.see('api', 'running', (doc) => doc.wanted === 'running');
+      await n1.stop();
+      n1.docker.crash('web', 0);
+      await n1.start();
+      await running(n1, 'web');
+      n1.docker.away(true);
+      await longEnough();
+      n1.docker.away(false);
+      n1.docker.crash('api');
+      await running(n1, 'api');
+    });
+
+    it('not while a move has them', async () => {
+      await n1.start();
+      n1.docker.run('web', routed);
+      const doc = await world.see('web', 'running', (one) => one.wanted === 'running');
+      await world.change({ ...doc, move: '0badcafe' });
+      await longEnough();
+      n1.docker.personStops('web');
+      await longEnough();
+      assert.deepEqual([n1.docker.started, (await world.workload('web'))?.wanted], [[], 'running']);
+    });
+
+    it('not while the store does not answer', async () => {
+      await n1.start();
+      n1.docker.run('web', { ...routed, hostConfig: { RestartPolicy: { Name: 'no', MaximumRetryCount: 0 } } });
+      await world.see('web', 'running', (doc) => doc.wanted === 'running');
+      world.store.cut('n1');
+      await longEnough();
+      n1.docker.crash('web');
+      await longEnough();
+      assert.deepEqual(n1.docker.started, []);
+      world.store.heal('n1');
+      await running(n1, 'web');
+    });
+  });
+
+  describe('when a node is dead', () => {
+    beforeEach(async () => {
+      await world.volume('pgdata', 'n1', ['n2']);
+      await Promise.all(world.nodes.map((node) => node.start()));
+      n1.docker.run('db');
+      await world.see('db', 'there', () => true);
+    });
+
+    it('have brought the image where the copies are, and make its containers there', async () => {
+      await until('the image is there', 10_000, () => (n2.docker.images.has(imageId) ? true : undefined));
+      assert.ok(!world.node('n3').docker.images.has(imageId));
+      await Promise.all([n1.stop(), n1.die()]);
+      await world.volume('pgdata', 'n2', ['n1']);
+      await running(n2, 'db');
+      const doc = await world.see('db', 'on n2', ({ containerId }) => containerId === n2.docker.idOf('db'));
+      assert.deepEqual([doc.node, doc.epoch, doc.former[0]?.node, doc.former[0]?.why], ['n2', 2, 'n1', 'left']);
+      assert.ok(n2.docker.images.get(imageId)?.names.has('postgres:15'));
+      await until('it is told', 10_000, async () => ((await told('recreated')).length === 1 ? true : undefined));
+    });
+
+    it('and put its old ones away when it is back', async () => {
+      await until('the image is there', 10_000, () => (n2.docker.images.has(imageId) ? true : undefined));
+      await Promise.all([n1.stop(), n1.die()]);
+      await world.volume('pgdata', 'n2', ['n1']);
+      await running(n2, 'db');
+      await Promise.all([n1.live(), n1.start()]);
+      const doc = await world.see('db', 'put away', ({ former }) => former.length === 0);
+      assert.deepEqual(n1.docker.states(), { 'db.left-2': 'exited' });
+      assert.deepEqual([doc.node, doc.wanted], ['n2', 'running']);
+      await longEnough();
+      assert.deepEqual(n1.docker.states(), { 'db.left-2': 'exited' }, 'and it is no workload of its own');
+      assert.equal(await world.workload('db.left-2'), undefined);
+      assert.equal((await told('put-away')).length, 1);
+    });
+
+    it('wait for a name that is taken, and say which', async () => {
+      await until('the image is there', 10_000, () => (n2.docker.images.has(imageId) ? true : undefined));
+      n2.docker.run('db', { mounts: [], config: { Labels: {} } });
+      await Promise.all([n1.stop(), n1.die()]);
+      await world.volume('pgdata', 'n2', ['n1']);
+      await until('it is told', 10_000, async () =>
+        (await told('recreated')).some(({ text }) => /another container of this host has the name/.test(text))
+          ? true
+          : undefined,
+      );
+      n2.docker.personRemoves('db');
+      await running(n2, 'db');
+    });
+
+    it('say why they can’t make it', async () => {
+      n1.docker.personRemoves('db');
+      n1.docker.run('db', { hostConfig: { Devices: [{ PathOnHost: '/dev/kvm' }] } });
+      await world.see('db', 'there', ({ obstacles }) => obstacles.length === 1);
+      await Promise.all([n1.stop(), n1.die()]);
+      await world.volume('pgdata', 'n2', ['n1']);
+      await until('it is told', 10_000, async () =>
+        (await told('failover-refused')).some(({ text }) => /--device \/dev\/kvm/.test(text)) ? true : undefined,
+      );
+      assert.deepEqual(n2.docker.states(), {});
+    });
+
+    it('make those without volumes on one other node', async () => {
+      n1.docker.run('web', routed);
+      await world.see('web', 'there', () => true);
+      const others = world.nodes.filter((node) => node !== n1);
+      await until('the image is brought', 10_000, () =>
+        others.some(({ docker }) => docker !== n2.docker && docker.images.has(imageId)) || n2.docker.images.has(imageId)
+          ? true
+          : undefined,
+      );
+      await longEnough();
+      await Promise.all([n1.stop(), n1.die()]);
+      const doc = await world.see('web', 'elsewhere', ({ node, containerId }) => node !== 'n1' && containerId !== null);
+      await running(world.node(doc.node), 'web');
+      assert.equal(others.filter(({ docker }) => 'web' in docker.states()).length, 1);
+    });
+  });
+
+  describe('put away what a move has left', () => {
+    it('once the move is over, and never take what was made for it for a workload', async () => {
+      await world.volume('pgdata', 'n1', ['n2']);
+      await Promise.all([n1.start(), n2.start()]);
+      const source = n1.docker.run('db');
+      const doc = await world.see('db', 'there', () => true);
+      n2.docker.images.set(imageId, { id: imageId, names: new Set(['postgres:15']) });
+      const target = n2.docker.run('db', { config: { Labels: { [workloadLabel]: doc.id } } });
+      await longEnough();
+      assert.equal((await world.workload('db'))?.containerId, source);
+      const moved = { ...placedOn(doc, n2.name, target, 'moved'), move: '0badcafe' };
+      await world.change(moved);
+      await longEnough();
+      assert.deepEqual(n1.docker.states(), { db: 'running' }, 'it may still be needed');
+      await world.change({ ...moved, move: null, revision: moved.revision + 1 });
+      await world.see('db', 'put away', ({ former }) => former.length === 0);
+      assert.deepEqual([n1.docker.states(), n2.docker.states()], [{}, { db: 'running' }]);
+    });
+  });
+});
