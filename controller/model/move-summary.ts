@@ -22,7 +22,11 @@ export function summaryOf(doc: MoveDoc): string {
   if (!isCommitted(doc)) return way;
   const pauseMs = pauseMsOf(doc);
   const parts = [
-    pauseMs === null ? null : `${formatSeconds(pauseMs)} ${doc.services.length > 0 ? 'pause' : 'without it'}`,
+    pauseMs === null
+      ? null
+      : doc.services.length > 0
+        ? `${formatSeconds(pauseMs)} pause`
+        : `away for ${formatSeconds(pauseMs)}`,
     volumes.length === 0 ? null : `${formatSize(progress?.sentBytes ?? 0)} sent`,
   ].filter((part) => part !== null);
   return parts.length === 0 ? way : `${way}: ${parts.join(', ')}`;

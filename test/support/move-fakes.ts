@@ -7,7 +7,6 @@ import type { WorkloadDoc } from '../../controller/model/workload.ts';
 import type { MoveTools } from '../../controller/moves/ports.ts';
 import type { Clock } from '../../controller/program/home.ts';
 import type { Operation, Store } from '../../controller/store/store.ts';
-import type { Scheduler } from '../simulation/scheduler.ts';
 import { containerId, datasetId } from './move-documents.ts';
 
 /** Docker, plugin and proxy of a host in few words, for movers that are real. */
@@ -26,7 +25,7 @@ export type FakeHost = {
 };
 
 export type FakeParts = {
-  readonly scheduler: Scheduler;
+  readonly after: (ms: number, work: () => void) => void;
   readonly clock: Clock;
   readonly log: MoveTools['log'];
   readonly hosts: ReadonlyMap<string, FakeHost>;
@@ -45,7 +44,7 @@ export type FakeParts = {
 };
 
 export function createFakes(parts: FakeParts) {
-  const { scheduler, clock, log, hosts, admin, problems, broken, startMs, pauses, call } = parts;
+  const { after, clock, log, hosts, admin, problems, broken, startMs, pauses, call } = parts;
   const sleep = (ms: number) => clock.sleep(ms, never);
   let made = 0;
 
@@ -63,7 +62,7 @@ export function createFakes(parts: FakeParts) {
 
   /** As the proxy of a node does it, a moment later, or when the store is back. */
   function publish(host: FakeHost): void {
-    scheduler.after(20, () => {
+    after(20, () => {
       if (host.isDead()) return;
       for (const { id, running } of host.containers.values()) {
         const value = JSON.stringify({ state: running ? 'running' : 'exited', healthy: running });

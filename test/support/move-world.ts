@@ -76,7 +76,8 @@ export function createMoveWorld(faults: readonly Fault[] = []) {
   const broken = new Map<string, string>();
   /** How long Docker takes to start something on a host, milliseconds. */
   const startMs = new Map<string, number>();
-  const parts = { scheduler, clock, log, hosts, admin, problems, broken, startMs, pauses };
+  const after = (ms: number, work: () => void) => void scheduler.after(ms, work);
+  const parts = { after, clock, log, hosts, admin, problems, broken, startMs, pauses };
   const { publish, toolsOf } = createFakes({ ...parts, call: (...asked) => call(...asked) });
 
   function createHost(name: string) {

@@ -1,0 +1,148 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import type { Server } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pino } from 'pino';
+import { createEventLog } from '../../controller/cluster/event-log.ts';
+import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
+import { summaryOf } from '../../controller/model/move-summary.ts';
+import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
+import { type WorkloadDoc, workloadKeys } from '../../controller/model/workload.ts';
+import { createMoveRoutes } from '../../controller/moves/api.ts';
+import { createDrainer } from '../../controller/moves/drainer.ts';
+import { createMover } from '../../controller/moves/mover.ts';
+import { createRecords } from '../../controller/moves/records.ts';
+import type { Clock } from '../../controller/program/home.ts';
+import { workloadRoutes } from '../../controller/program/routes.ts';
+import { createClusterView } from '../../controller/program/view.ts';
+import { createApiServer } from '../../controller/server/api-server.ts';
+import { listen } from '../../controller/server/listen.ts';
+import { createMemoryStore } from '../../controller/store/memory.ts';
+import type { Operation } from '../../controller/store/store.ts';
+import { CommandError, createCommands } from '../../plugin/exec.ts';
+import { planNode } from './move-documents.ts';
+import { createFakes, type FakeContainer, type FakeHost } from './move-fakes.ts';
+import { until } from './until.ts';
+
+/** Hosts with controllers that move and drain, their sockets, and flockctl, in real time; Docker, plugin and proxy of few words. */
+export type MoveHosts = Awaited<ReturnType<typeof createMoveHosts>>;
+
+const cli = join(import.meta.dirname, '../../controller/cli/main.ts');
+const hourMs = 3_600_000;
+
+export async function createMoveHosts(documents: {
+  readonly nodes: readonly string[];
+  readonly workloads: readonly WorkloadDoc[];
+  readonly volumes: readonly VolumeDoc[];
+}) {
+  const stop = new AbortController();
+  const clock: Clock = {
+    bootMs: () => performance.now(),
+    nowMs: () => Date.now(),
+    randomHex: (bytes) => Buffer.from(crypto.getRandomValues(new Uint8Array(bytes))).toString('hex'),
+    sleep: (ms, signal) => sleep(ms, undefined, { signal }).catch(() => undefined),
+  };
+  const log = pino({ level: 'silent' });
+  const memory = createMemoryStore({ clock, random: Math.random });
+  const admin = memory.connect('admin');
+  const folder = await mkdtemp(join(tmpdir(), 'flock-moves-'));
+  const hosts = new Map<string, FakeHost>();
+  const broken = new Map<string, string>();
+  const pauses = new Map<string, number>();
+  const problems: string[] = [];
+  const servers: Server[] = [];
+  const running: Promise<void>[] = [];
+  const { publish, toolsOf } = createFakes({
+    ...{ clock, log, hosts, admin, problems, broken, pauses, startMs: new Map() },
+    after: (ms, work) => void setTimeout(work, ms),
+    call: async (host, what, _ended, work) => {
+      const problem = broken.get(`${host.node} ${what}`);
+      if (problem !== undefined) throw new Error(problem);
+      return await work();
+    },
+  });
+
+  async function joinCluster(name: string): Promise<void> {
+    const node = parseNodeName(name);
+    const session = await admin.createSession({ name, ttlMs: hourMs, lockDelayMs: 0 });
+    const { alive: _alive, space: _space, ...doc } = planNode(name);
+    await admin.transact([
+      { kind: 'set', key: keys.node(node), value: JSON.stringify(doc) },
+      { kind: 'lock', key: keys.alive(node), value: JSON.stringify({ incarnation: '1', version: '1' }), session },
+    ]);
+  }
+
+  async function begin(node: NodeName): Promise<void> {
+    const containers = new Map<string, FakeContainer>();
+    const host: FakeHost = { node, containers, isDead: () => false };
+    hosts.set(node, host);
+    for (const workload of documents.workloads.filter((one) => one.node === node)) {
+      const id = workload.containerId ?? '';
+      containers.set(id, { id, name: workload.name, workload, running: workload.wanted === 'running', exitCode: 0 });
+    }
+    publish(host);
+    const store = memory.connect(node);
+    const view = createClusterView({ store, isCluster: true, clock, log });
+    const events = createEventLog({ store, node, clock });
+    const tools = toolsOf(host, store, stop.signal);
+    const records = createRecords({
+      ...{ store, clock, log },
+      onEnd: (doc) => events.tell(doc.failure === null ? 'move-done' : 'move-failed', doc.service, summaryOf(doc)),
+    });
+    const mover = createMover({ tools, records, view });
+    const parts = { store, view, events, clock };
+    const drainer = createDrainer({ tools, mover, view, begin: parts, events, log });
+    const routes = createMoveRoutes({ tools, begin: parts, mover, drainer, isMember: true });
+    servers.push(await listen(join(folder, `${node}.sock`), createApiServer([workloadRoutes(view), routes], log)));
+    running.push(...[view, events, mover, drainer].map((part) => part.run(stop.signal)));
+    await until(`${node} sees the store`, 5_000, () => view.seen() ?? undefined);
+  }
+
+  const cluster = { id: 'c', createdAtMs: 1, profile: 'default', caCertificate: '' };
+  await admin.transact([
+    { kind: 'set', key: keys.cluster, value: JSON.stringify(cluster) },
+    ...documents.workloads.map(
+      (doc): Operation => ({ kind: 'set', key: workloadKeys.workload(doc.id), value: JSON.stringify(doc) }),
+    ),
+    ...documents.volumes.map(
+      (doc): Operation => ({ kind: 'set', key: keys.volume(doc.id), value: JSON.stringify(doc) }),
+    ),
+  ]);
+  for (const name of documents.nodes) await joinCluster(name);
+  for (const name of documents.nodes) await begin(parseNodeName(name));
+
+  return {
+    ...{ store: admin, broken, problems, pauses },
+    socketOf: (name: string) => join(folder, `${name}.sock`),
+    runs: (name: string): readonly string[] =>
+      [...hosts.values()].flatMap(({ node, containers }) =>
+        [...containers.values()].filter((one) => one.name === name && one.running).map(() => node),
+      ),
+    flockctl: (node: string, ...args: readonly string[]) =>
+      createCommands({ FLOCK_CONTROLLER_SOCKET: join(folder, `${node}.sock`) }).run(process.execPath, [cli, ...args]),
+    /** What a command that has to fail says, on both ways. */
+    async refused(node: string, ...args: readonly string[]): Promise<string> {
+      try {
+        await createCommands({ FLOCK_CONTROLLER_SOCKET: join(folder, `${node}.sock`) }).run(process.execPath, [
+          cli,
+          ...args,
+        ]);
+      } catch (error) {
+        if (error instanceof CommandError && error.exitCode === 1) return error.stderr;
+        throw error;
+      }
+      throw new Error(`flockctl ${args.join(' ')} was expected to fail`);
+    },
+    async dispose(): Promise<void> {
+      stop.abort();
+      await Promise.all(running);
+      for (const server of servers) {
+        server.close();
+        server.closeAllConnections();
+      }
+      memory.close();
+      await rm(folder, { recursive: true });
+    },
+  };
+}

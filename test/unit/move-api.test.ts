@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict';
+import { decodeMove, type MoveDoc } from '../../controller/model/move.ts';
+import { askSocket } from '../../controller/socket-request.ts';
+import { volumeDoc, workload } from '../support/move-documents.ts';
+import { createMoveHosts, type MoveHosts } from '../support/move-hosts.ts';
+import { until } from '../support/until.ts';
+
+let hosts: MoveHosts;
+const web = workload('web', 'n1', { volumes: ['data'] });
+const tied = workload('tied', 'n1', { obstacles: ['--device /dev/x: the device is this host’s'] });
+
+const moves = async (): Promise<readonly MoveDoc[]> =>
+  (await hosts.store.list('moves/', { fresh: true })).map(({ value }) => decodeMove(value));
+
+describe('flockctl and moves', function () {
+  // Each flockctl is a process of its own.
+  this.timeout(60_000);
+
+  beforeEach(async () => {
+    hosts = await createMoveHosts({
+      nodes: ['n1', 'n2', 'n3'],
+      workloads: [web, tied],
+      volumes: [volumeDoc('data', 'n1', { replicas: ['n2'] })],
+    });
+  });
+  afterEach(() => hosts.dispose());
+
+  it('moves, from any node, and tells each step and the end', async () => {
+    assert.match(await hosts.flockctl('n3', 'workload', 'ls'), /web +web +n1 +running +auto +data +-/);
+    const said = await hosts.flockctl('n3', 'move', 'web', 'n2');
+    const steps = ['preparing', 'copying', 'pausing', 'draining', 'stopping', 'committing', 'starting', 'releasing'];
+    for (const step of steps) assert.match(said, new RegExp(`^${step} +n[12] +\\d+(\\.\\d)? m?s`, 'm'));
+    assert.match(said, /^moved web from n1 to n2: away for [\d.]+ m?s, 10 B sent$/m);
+    assert.deepEqual(hosts.runs('web'), ['n2']);
+
+    const [doc] = await moves();
+    assert.match(await hosts.flockctl('n1', 'moves', 'ls'), new RegExp(`^${doc?.id} +web +n1 +n2 +done`, 'm'));
+    const shown = await hosts.flockctl('n2', 'moves', 'show', doc?.id ?? '');
+    assert.match(shown, /^Containers +web$/m);
+    assert.match(shown, /^committing +n1 +[\d.]+ m?s +1 volume$/m);
+    await until('the log has both ends', 5_000, async () => {
+      const events = await hosts.flockctl('n3', 'events');
+      return /move-started +web from n1 to n2 .*\n.*move-done +web from n1 to n2: /.test(events) ? true : undefined;
+    });
+  });
+
+  it('says what a move would do, and what is in its way', async () => {
+    const plan = await hosts.flockctl('n1', 'move', 'web', 'n2', '--dry-run');
+    assert.match(plan, /web would go from n1 to n2/);
+    assert.match(plan, /VOLUME +COPY ON N2 +TO SEND\ndata +yes +10 B/);
+    assert.match(await hosts.flockctl('n3', 'move', 'web', 'n2', '--dry-run'), /data +yes +unknown/);
+    assert.match(
+      await hosts.refused('n1', 'move', 'tied', 'n2'),
+      /tied can't be moved to n2: container tied: --device/,
+    );
+    assert.match(await hosts.refused('n1', 'move', 'tied', 'n2', '--dry-run'), /can't be moved/);
+    assert.match(await hosts.refused('n1', 'move', 'wbe', 'n2'), /did you mean web\?/);
+    assert.match(await hosts.refused('n1', 'move', 'web', 'n1'), /it is on n1 already/);
+    assert.match(await hosts.refused('n1', 'move', 'web', 'n2', '--timeout', '1s'), /use from 5s to 2m/);
+    assert.deepEqual(await moves(), []);
+  });
+
+  it('says why a move has turned back, with exit status 1', async () => {
+    hosts.broken.set('n2 start', 'port 80 is taken');
+    const said = await hosts.refused('n3', 'move', 'web', 'n2');
+    assert.match(
+      said,
+      /web from n1 to n2 has failed at starting: container web could not be started: port 80 is taken/,
+    );
+    assert.deepEqual(hosts.runs('web'), ['n1']);
+    const [doc] = await moves();
+    assert.match(await hosts.flockctl('n3', 'moves', 'show', doc?.id ?? ''), /^Turned back at +starting$/m);
+    assert.match(
+      await hosts.refused('n1', 'moves', 'abort', doc?.id ?? ''),
+      /can't be turned back any more: it is over/,
+    );
+    assert.match(await hosts.refused('n1', 'moves', 'abort', '12345678'), /there is no move/);
+  });
+
+  it('begins a move without waiting, and has it turn back', async () => {
+    hosts.broken.set('n1 copy', 'the copy hangs');
+    const begun = await hosts.flockctl('n1', '-o', 'json', 'move', 'web', 'n2', '--detach');
+    const { id } = JSON.parse(begun) as MoveDoc;
+    await hosts.flockctl('n2', 'moves', 'abort', id).catch((error: Error) => error);
+    await until('it is over', 5_000, async () => ((await moves())[0]?.step === 'failed' ? true : undefined));
+    assert.deepEqual(hosts.runs('web'), ['n1']);
+  });
+
+  it('answers a question for what comes next when it comes', async () => {
+    const ask = async (path: string) => {
+      const signal = AbortSignal.timeout(20_000);
+      const { text } = await askSocket({
+        socketPath: hosts.socketOf('n3'),
+        method: 'GET',
+        path,
+        body: undefined,
+        signal,
+      });
+      return JSON.parse(text);
+    };
+    const { events, cursor } = await ask('/v1/events?limit=5');
+    assert.deepEqual([events, cursor], [[], null]);
+    const next = ask('/v1/events?after=0&waitMs=15000');
+    const begun = await hosts.flockctl('n1', '-o', 'json', 'move', 'web', 'n2', '--detach');
+    const { id, revision } = JSON.parse(begun) as MoveDoc;
+    let seen = await ask(`/v1/moves/${id}?after=${revision}&waitMs=15000`);
+    assert.ok(seen.revision > revision);
+    while (seen.step !== 'done') seen = await ask(`/v1/moves/${id}?after=${seen.revision}&waitMs=15000`);
+    const told = await next;
+    assert.equal(told.events[0].kind, 'move-started');
+    const rest = await ask(`/v1/events?after=${told.cursor}&waitMs=15000`);
+    assert.deepEqual(
+      rest.events.map(({ kind }: { readonly kind: string }) => kind),
+      ['move-done'],
+    );
+    assert.deepEqual((await ask(`/v1/moves/${id}?after=${seen.revision}&waitMs=10`)).step, 'done');
+  });
+
+  it('drains a node: what can go goes, and what can’t is named', async () => {
+    assert.match(
+      await hosts.flockctl('n3', 'node', 'drain', 'n1', '--detach'),
+      /^n1 is being drained\.\n(.*\n)*container web: waiting/,
+    );
+    await until('web has left', 10_000, () => (hosts.runs('web').includes('n2') ? true : undefined));
+    await until('nothing else is left', 10_000, async () => {
+      const view = JSON.parse(await hosts.flockctl('n2', '-o', 'json', 'node', 'drain', 'n1', '--detach'));
+      const left = view.containers.map(({ name }: { readonly name: string }) => name);
+      return left.join() === 'tied' && /tied: container tied: --device/.test(view.problems.join()) ? true : undefined;
+    });
+    assert.match(await hosts.refused('n3', 'move', 'web', 'n1'), /n1 is being drained/);
+    assert.match(await hosts.flockctl('n2', 'node', 'undrain', 'n1'), /^n1 is in use again/);
+    await hosts.flockctl('n3', 'move', 'web', 'n1');
+    assert.deepEqual(hosts.runs('web'), ['n1']);
+  });
+});
