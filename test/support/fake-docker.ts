@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { Readable } from 'node:stream';
+import { addAbortSignal, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import type { DockerEvent, Listed } from '../../controller/docker/source.ts';
 import { FlockError } from '../../controller/model/errors.ts';
@@ -238,8 +238,8 @@ export function createFakeEngine(): FakeEngine {
     async saveImage(id) {
       return Readable.from([Buffer.from(JSON.stringify({ id }))]);
     },
-    async loadImage(from) {
-      const { id } = JSON.parse((await buffer(from)).toString()) as { readonly id: string };
+    async loadImage(from, signal) {
+      const { id } = JSON.parse((await buffer(addAbortSignal(signal, from))).toString()) as { readonly id: string };
       images.set(id, { id, names: new Set() });
     },
   };

@@ -1,0 +1,252 @@
+import assert from 'node:assert/strict';
+import { Readable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import { makeAuthority, makeKey } from '../../controller/cluster/ca.ts';
+import { identify } from '../../controller/cluster/founding.ts';
+import { type ErrorCode, FlockError } from '../../controller/model/errors.ts';
+import type { NodeIdentity } from '../../controller/model/identity.ts';
+import { parseNodeName } from '../../controller/model/names.ts';
+import { splitName, textOfLog } from '../../controller/program/docker.ts';
+import { fetchImage } from '../../controller/program/image-client.ts';
+import { type ImageServer, startImageServer } from '../../controller/program/image-server.ts';
+import { createImages, isPlainName } from '../../controller/program/images.ts';
+import { createMaker } from '../../controller/program/maker.ts';
+import { createFakeEngine, type FakeEngine } from '../support/fake-docker.ts';
+import { imageId } from '../support/inspected.ts';
+import { spec, workload } from '../support/move-documents.ts';
+import { silent } from '../support/proxy-fakes.ts';
+import { rejects } from '../support/refuses.ts';
+
+const [n1, n2] = ['n1', 'n2'].map(parseNodeName) as [
+  ReturnType<typeof parseNodeName>,
+  ReturnType<typeof parseNodeName>,
+];
+const authority = { clusterId: 'c1', ...makeAuthority('c1', Date.now()) };
+const identityOf = (name: typeof n1, by = authority): NodeIdentity =>
+  identify(
+    'c1',
+    by,
+    makeKey(),
+    { name, address: '127.0.0.1', port: 4270, labels: {}, storeAddress: 'http://127.0.0.1:8500', storeToken: null },
+    Date.now(),
+  );
+
+async function fails(promise: Promise<unknown>, code: ErrorCode, text: RegExp): Promise<void> {
+  assert.match((await rejects(promise, code)).message, text);
+}
+
+describe('images between nodes', () => {
+  let server: ImageServer;
+  let members: readonly string[];
+  let source: FakeEngine;
+  let save: FakeEngine['saveImage'];
+  const signal = new AbortController().signal;
+  const at = () => ({ address: '127.0.0.1', port: server.port });
+
+  beforeEach(async () => {
+    members = ['n1', 'n2'];
+    source = createFakeEngine();
+    source.images.set(imageId, { id: imageId, names: new Set(['web:1']) });
+    save = source.saveImage;
+    server = await startImageServer({
+      ...{ identity: identityOf(n1), address: '127.0.0.1', port: 0, log: silent },
+      docker: { image: source.image, saveImage: (id, given) => save(id, given) },
+      isMember: (node) => members.includes(node),
+    });
+  });
+  afterEach(() => server.close());
+
+  it('are given to members of the cluster, and to nobody else', async () => {
+    const me = identityOf(n2);
+    assert.equal(await text(await fetchImage(me, n1, at(), imageId, signal)), JSON.stringify({ id: imageId }));
+    members = ['n1'];
+    await fails(fetchImage(me, n1, at(), imageId, signal), 'node-unreachable', /n2 is no node of the cluster/);
+    members = ['n1', 'n2'];
+    const stranger = identityOf(n2, { clusterId: 'c1', ...makeAuthority('c1', Date.now()) });
+    const trusting = { ...stranger, caCertificate: authority.certificate };
+    await rejects(fetchImage(trusting, n1, at(), imageId, signal), 'node-unreachable');
+    await rejects(fetchImage(stranger, n1, at(), imageId, signal), 'node-unreachable');
+  });
+
+  it('are taken from exactly the node that was meant', async () => {
+    await fails(fetchImage(identityOf(n2), n2, at(), imageId, signal), 'node-unreachable', /node n1 answers there/);
+  });
+
+  it('that are not there, or have no such name, are refused', async () => {
+    const me = identityOf(n2);
+    const other = `sha256:${'0'.repeat(64)}`;
+    await fails(fetchImage(me, n1, at(), other, signal), 'node-unreachable', /not on this node/);
+    await fails(fetchImage(me, n1, at(), 'web:1', signal), 'node-unreachable', /no image id/);
+  });
+
+  it('that break off are not taken for whole', async () => {
+    save = async () =>
+      Readable.from(
+        (async function* () {
+          yield Buffer.alloc(1_000);
+          throw new Error('the disk is broken');
+        })(),
+      );
+    const stream = await fetchImage(identityOf(n2), n1, at(), imageId, signal);
+    await assert.rejects(text(stream));
+  });
+
+  it('come two at a time', async () => {
+    const ends: (() => void)[] = [];
+    save = async () => {
+      const stream = new Readable({ read() {} });
+      stream.push('first');
+      ends.push(() => stream.push(null));
+      return stream;
+    };
+    const me = identityOf(n2);
+    const two = await Promise.all([1, 2].map(() => fetchImage(me, n1, at(), imageId, signal)));
+    await fails(fetchImage(me, n1, at(), imageId, signal), 'node-unreachable', /sending 2 images already/);
+    for (const end of ends) end();
+    for (const stream of two) assert.equal(await text(stream), 'first');
+  });
+});
+
+describe('an image of a workload', () => {
+  const signal = new AbortController().signal;
+  const web = workload('web', 'n1', {
+    spec: spec({ image: 'web:1', imageId, create: { HostConfig: { Mounts: [] } } }),
+  });
+
+  function world(fetches: Readonly<Record<string, () => Readable>>) {
+    const docker = createFakeEngine();
+    const asked: string[] = [];
+    const images = createImages({
+      node: n2,
+      docker,
+      async fetch(node) {
+        asked.push(node);
+        const make = fetches[node];
+        if (make === undefined) throw new Error(`${node} is away`);
+        return make();
+      },
+      log: silent,
+    });
+    return { docker, asked, images };
+  }
+  const good = (id: string) => () => Readable.from([Buffer.from(JSON.stringify({ id }))]);
+
+  it('is brought from the first node that has it, once, and gets its name', async () => {
+    const { docker, asked, images } = world({ n3: good(imageId) });
+    const from = ['n1', 'n2', 'n3'].map(parseNodeName);
+    await Promise.all([images.ensure(web, from, signal), images.ensure(web, from, signal)]);
+    assert.deepEqual(asked, ['n1', 'n3']);
+    assert.deepEqual([...(docker.images.get(imageId)?.names ?? [])], ['web:1']);
+  });
+
+  it('leaves a name to the image that has it', async () => {
+    const { docker, images } = world({ n1: good(imageId) });
+    docker.images.set('sha256:other', { id: 'sha256:other', names: new Set(['web:1']) });
+    await images.ensure(web, [n1], signal);
+    assert.deepEqual([...(docker.images.get(imageId)?.names ?? [])], []);
+    const made = await createMaker(docker).make(web);
+    assert.equal(((await docker.inspect(made)) as { Config: { Image: string } }).Config.Image, imageId);
+  });
+
+  it('that is nowhere, or is another one when it comes, is an error with all that was tried', async () => {
+    const { images } = world({ n3: good('sha256:other') });
+    const ensuring = images.ensure(web, ['n1', 'n3'].map(parseNodeName), signal);
+    await fails(ensuring, 'docker-failed', /"web:1".*n1 is away.*what node n3 sent/);
+  });
+
+  it('is given up with the signal, and the next one is brought all the same', async () => {
+    const stop = new AbortController();
+    const { docker, images } = world({ n1: () => new Readable({ read() {} }), n3: good(imageId) });
+    const stuck = images.ensure(web, [n1], stop.signal);
+    const next = images.ensure(web, [parseNodeName('n3')], signal);
+    const reason = new Error('enough');
+    setImmediate(() => stop.abort(reason));
+    await assert.rejects(stuck, reason);
+    await next;
+    assert.ok(docker.images.has(imageId));
+  });
+
+  it('has a name that can be given, if it is neither an id nor a digest', () => {
+    for (const name of ['web', 'web:1', 'registry:5000/a/web:1', 'deadbeef']) assert.ok(isPlainName(name), name);
+    for (const name of [imageId, imageId.slice(7), 'web@sha256:00', '1a1a1a1a1a1a'])
+      assert.ok(!isPlainName(name), name);
+    assert.deepEqual(splitName('registry:5000/a/web'), { repo: 'registry:5000/a/web', tag: 'latest' });
+    assert.deepEqual(splitName('registry:5000/a/web:1'), { repo: 'registry:5000/a/web', tag: '1' });
+  });
+});
+
+describe('a container that is made', () => {
+  const change = { image: 'web:1', imageId, create: { HostConfig: { Mounts: [] }, Labels: { a: 'b' } } };
+  const web = workload('web', 'n1', { spec: spec(change) });
+  let docker: FakeEngine;
+
+  beforeEach(() => {
+    docker = createFakeEngine();
+    docker.images.set(imageId, { id: imageId, names: new Set(['web:1']) });
+  });
+
+  it('is found again by whoever was cut off while making it', async () => {
+    const maker = createMaker(docker);
+    const id = await maker.make(web);
+    assert.equal(await maker.make(web), id);
+    assert.deepEqual(docker.states(), { web: 'created' });
+  });
+
+  it('does not take another’s name, and says whose it is', async () => {
+    docker.run('web', { mounts: [] });
+    await fails(
+      createMaker(docker).make(web),
+      'docker-failed',
+      /container web .*another container of this host has the name/,
+    );
+  });
+
+  it('takes the name of one that is to be put away', async () => {
+    const old = docker.run('web', { mounts: [] });
+    const moved = { ...web, former: [{ node: n2, containerId: old, why: 'moved' as const }] };
+    const id = await createMaker(docker).make(moved);
+    assert.notEqual(id, old);
+    assert.deepEqual(docker.states(), { web: 'created' });
+  });
+
+  it('needs its image', async () => {
+    docker.images.clear();
+    await fails(createMaker(docker).make(web), 'docker-failed', /its image "web:1" .* is not on this host/);
+  });
+
+  it('gets its networks, with other addresses where nobody asked for certain ones and theirs are taken', async () => {
+    const asked: unknown[] = [];
+    const overlap = new FlockError('docker-failed', 'Pool overlaps with other one on this address space', {
+      status: 403,
+    });
+    const taken: FakeEngine['createNetwork'] = async (body) => {
+      asked.push((body['IPAM'] as { Config: unknown[] }).Config.length);
+      if (asked.length === 1) throw overlap;
+      await docker.createNetwork(body);
+    };
+    const networksNeeded = {
+      shop: { Name: 'shop', IPAM: { Driver: 'default', Config: [{ Subnet: '172.20.0.0/16' }] } },
+    };
+    await createMaker({ ...docker, createNetwork: taken }).make({ ...web, spec: { ...web.spec, networksNeeded } });
+    assert.deepEqual(asked, [1, 0]);
+    const fixed = { NetworkingConfig: { EndpointsConfig: { back: { IPAMConfig: { IPv4Address: '172.20.0.9' } } } } };
+    const needed = { back: { Name: 'back', IPAM: { Driver: 'default', Config: [{ Subnet: '172.20.0.0/16' }] } } };
+    const strict = {
+      ...web,
+      name: 'api',
+      spec: { ...web.spec, create: { ...web.spec.create, ...fixed }, networksNeeded: needed },
+    };
+    const refusing = createMaker({ ...docker, createNetwork: () => Promise.reject(overlap) });
+    await fails(refusing.make(strict), 'docker-failed', /Pool overlaps/);
+  });
+});
+
+describe('the end of a container’s log', () => {
+  it('is read with and without a terminal', () => {
+    const piece = (stream: number, words: string) =>
+      Buffer.concat([Buffer.from([stream, 0, 0, 0, 0, 0, 0, words.length]), Buffer.from(words)]);
+    assert.equal(textOfLog(Buffer.concat([piece(1, 'one\n'), piece(2, 'two\n')])), 'one\ntwo\n');
+    assert.equal(textOfLog(Buffer.from('plain text\n')), 'plain text\n');
+    assert.equal(textOfLog(Buffer.from('')), '');
+  });
+});
