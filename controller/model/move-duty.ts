@@ -73,6 +73,8 @@ const drainMarginMs = 6_000;
 const releasingMsMin = 8_000;
 /** Of the ways back and of cleaning: they are tried for this long however late it is. */
 const backMs = 60_000;
+/** The store may be away, and without it nobody may write to the volumes. */
+const restoringMs = 180_000;
 
 /** How long the executor of the step may take from now on; 0 or less: its time is over. */
 export function stepLimitMs(doc: MoveDoc, nowMs: number): number {
@@ -94,6 +96,8 @@ export function stepLimitMs(doc: MoveDoc, nowMs: number): number {
       return Math.max(startMsMin, left);
     case 'releasing':
       return Math.max(releasingMsMin, left);
+    case 'restoring':
+      return restoringMs;
     default:
       return backMs;
   }

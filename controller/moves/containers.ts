@@ -68,7 +68,7 @@ export async function look({ docker }: MoveTools, id: string): Promise<Inspected
 export type Starting = {
   /** When they must be ready (boot clock). */
   readonly untilBootMs: number;
-  /** `fails`: a container that ends is a failure; `again`: it is started again. */
+  /** A container that ends, or can't be started: `fails`, soon; `again`: it is started again, until the time is over. */
   readonly ended: 'fails' | 'again';
 };
 
@@ -89,7 +89,7 @@ export async function startAll(
 async function start(
   tools: MoveTools,
   { id, workload }: MovedContainer,
-  { untilBootMs }: Starting,
+  { untilBootMs, ended }: Starting,
   signal: AbortSignal,
 ): Promise<void> {
   const { docker, clock } = tools;
@@ -99,7 +99,7 @@ async function start(
       return;
     } catch (error) {
       signal.throwIfAborted();
-      if (attempt === startsMax || clock.bootMs() + startAgainMs >= untilBootMs)
+      if ((ended === 'fails' && attempt >= startsMax) || clock.bootMs() + startAgainMs >= untilBootMs)
         throw new FlockError(
           'docker-failed',
           `container ${workload.name} could not be started: ${messageOf(error)}`,
