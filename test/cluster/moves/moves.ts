@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { workloadLabel } from '../../../controller/model/container-spec.ts';
+import type { MoveDoc } from '../../../controller/model/move.ts';
+import { pauseMsOf } from '../../../controller/model/move-summary.ts';
 import { importApp } from '../../support/app-import.ts';
 import { appUserOption, appVolumeOptions, nginx } from '../../support/apps.ts';
 import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
@@ -12,7 +15,7 @@ import {
   startCounter,
 } from '../../support/cluster/counting.ts';
 import { createVolume, type Members, volumeOf } from '../../support/cluster/members.ts';
-import { happened, known, move, pauseMsOf, workloadsOf } from '../../support/cluster/moving.ts';
+import { describe as describeMove, happened, known, move, workloadsOf } from '../../support/cluster/moving.ts';
 import { load } from '../../support/cluster/web.ts';
 
 /** FLOCK_MOVES: how often the service is moved (`make cluster-moves`). */
@@ -33,13 +36,13 @@ export function moves(members: () => Members): void {
       await answersFrom(hosts(), counter, 'n1');
       const startMs = performance.now();
       const loads = loadCounter(hosts(), counter);
-      const pauses: number[] = [];
+      const done: MoveDoc[] = [];
       let at = n(1);
       for (let index = 0; index < count; index += 1) {
         await sleep(700);
         const to = next(at);
         // Asked of each of the hosts in turn: of the source, the target, and the third one.
-        pauses.push(pauseMsOf(await move(members(), n((index % hosts().length) + 1), 'web', to)));
+        done.push(await move(members(), n((index % hosts().length) + 1), 'web', to));
         at = to;
       }
       await sleep(1_000);
@@ -48,8 +51,11 @@ export function moves(members: () => Members): void {
       const results = await Promise.all(loads.map((one) => one.stop()));
       const { answered, failed, faults } = checkNoted(await notedBy(at, counter), results);
       console.log(
-        `      ${answered} requests in ${Math.round(seconds)} s, the longest took ${longest} ms; pauses of ${pauses.join(', ')} ms`,
+        `      ${answered} requests in ${Math.round(seconds)} s, the longest took ${longest} ms; pauses of ${done.map(pauseMsOf).join(', ')} ms`,
       );
+      const slowest = done.toSorted((a, b) => (pauseMsOf(a) ?? 0) - (pauseMsOf(b) ?? 0)).at(-1);
+      if (slowest !== undefined)
+        console.log(`      the slowest was ${describeMove(slowest).replaceAll('\n', '\n      ')}`);
       assert.deepEqual(failed, []);
       assert.deepEqual(faults, []);
       assert.ok(answered > count * 50, `${answered} requests`);
@@ -103,14 +109,23 @@ export function moves(members: () => Members): void {
   });
 }
 
-/** What a container was made with, without what may differ from host to host. */
+/** What a container was made with, without what may differ from host to host, and the mark by which flock knows it again. */
 async function madeWith(host: ClusterHost, container: string): Promise<unknown> {
   const [found] = JSON.parse(await host.docker('inspect', container)) as [
-    { readonly Config: Record<string, unknown>; readonly HostConfig: Record<string, unknown>; readonly Image: string },
+    {
+      readonly Config: Record<string, unknown> & {
+        readonly Labels: Record<string, string>;
+        readonly Entrypoint: unknown;
+      };
+      readonly HostConfig: Record<string, unknown>;
+      readonly Image: string;
+    },
   ];
   const { Config: config, HostConfig: hostConfig, Image: image } = found;
-  // Docker writes the mounts of a container that was made through the API in another place.
-  const { Binds: _binds, Mounts: _mounts, CgroupParent: _parent, ...rest } = hostConfig;
-  const { Volumes: _volumes, ...own } = config;
-  return { image, config: own, hostConfig: rest };
+  // A volume that is there already needs no driver, and Docker writes mounts that it was given through its API in another place.
+  const { Binds: _binds, Mounts: _mounts, VolumeDriver: _driver, CgroupParent: _parent, ...rest } = hostConfig;
+  const { Volumes: _volumes, Labels: labels, Entrypoint: entrypoint, ...own } = config;
+  const { [workloadLabel]: _mark, ...ownLabels } = labels;
+  // None by the user's wish, or by the image's: it comes to the same.
+  return { image, config: own, labels: ownLabels, entrypoint: entrypoint ?? [], hostConfig: rest };
 }

@@ -129,12 +129,6 @@ export function describe({ step, failure, history }: MoveDoc): string {
   );
 }
 
-/** Milliseconds in which requests waited, as the record has it. */
-export function pauseMsOf({ history, pausedAtMs }: MoveDoc): number {
-  const last = history.findLast(({ step }) => step === 'releasing' || step === 'resuming');
-  return pausedAtMs === null || last === undefined ? 0 : last.startedAtMs + last.ms - pausedAtMs;
-}
-
 export const happened = async (members: Members, kind: EventKind, subject: RegExp): Promise<readonly EventDoc[]> =>
   (await eventsOf(members)).filter((event) => event.kind === kind && subject.test(`${event.subject} ${event.text}`));
 

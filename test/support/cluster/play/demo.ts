@@ -3,6 +3,7 @@
  * the page is on dies. A line for each second; ends by itself after about a minute and a half.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { pauseMsOf } from '../../../../controller/model/move-summary.ts';
 import { ensureInstalled } from '../../../../packaging/debian.ts';
 import { buildProxyRootfs, buildRootfs } from '../../../../packaging/rootfs.ts';
 import { requireRoot, runProgram } from '../../../../packaging/steps.ts';
@@ -11,7 +12,7 @@ import { until } from '../../until.ts';
 import { type Cluster, startCluster } from '../cluster.ts';
 import { answersFrom, checkNoted, counterOf, notedBy, ownerOf, startCounter } from '../counting.ts';
 import { copiesOf, type Members } from '../members.ts';
-import { known, move, pauseMsOf } from '../moving.ts';
+import { known, move } from '../moving.ts';
 import { type LoadTick, type RequestLoad, startRequestLoad } from '../request-load.ts';
 
 const movesMs = 45_000;
@@ -92,8 +93,9 @@ async function play(cluster: Cluster): Promise<void> {
     await sleep(betweenMovesMs);
     const to = cluster.host((at.number % cluster.hosts.length) + 1);
     const done = await move(members, at, counter.name, to);
-    pauses.push(pauseMsOf(done));
-    lines.note(`moved ${at.name} -> ${to.name}, new requests waited ${pauseMsOf(done)} ms`);
+    const waitedMs = pauseMsOf(done) ?? 0;
+    pauses.push(waitedMs);
+    lines.note(`moved ${at.name} -> ${to.name}, new requests waited ${waitedMs} ms`);
     at = to;
   }
   await sleep(1_000);
