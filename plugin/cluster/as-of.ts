@@ -30,6 +30,8 @@ const periodMs = 1_000;
 const callMs = 2_000;
 /** Of one message. */
 const newsMax = 2_000;
+/** What was seen of a copy that takes long may be this many answers old. */
+const heardMax = 16;
 
 /** What a node said of its clock, and when that was here. */
 type Heard = AsOfAnswer & { readonly gotAtMs: number };
@@ -38,21 +40,25 @@ export function createAsOf({ clock, peers, state, volumes, replicator }: AsOfPar
   /** Tells this process's times from those of others, and of another boot. */
   const ownRun = clock.randomHex(8);
   const told = new Map<DatasetId, { readonly identity: string; readonly epoch: number; readonly atMs: number }>();
-  const clocks = new Map<NodeName, Heard>();
+  /** The newest first, all of one run. */
+  const clocks = new Map<NodeName, readonly Heard[]>();
   const busy = new Set<NodeName>();
 
   async function tell(node: NodeName, ids: readonly Replicated[], signal: AbortSignal): Promise<void> {
-    const heard = clocks.get(node) ?? null;
+    const heards = clocks.get(node) ?? [];
     const news = ids.flatMap(({ doc, isMounted }): AsOfNews[] => {
       const copy = replicator.complete(doc.id, node, isMounted);
-      if (heard === null || copy === null || copy.atMs < heard.gotAtMs) return [];
+      // The youngest that came before the owner saw that nothing was missing.
+      const heard = heards.find(({ gotAtMs }) => copy !== null && gotAtMs <= copy.atMs);
+      if (heard === undefined || copy === null) return [];
       const asOfMs = heard.bootMs + (copy.atMs - heard.gotAtMs) * slowest;
       return [{ id: doc.id, epoch: doc.epoch, identity: copy.identity, asOfMs }];
     });
     for (let from = 0; from === 0 || from < news.length; from += newsMax) {
-      const ask = { run: heard?.run ?? null, news: news.slice(from, from + newsMax) };
+      const ask = { run: heards[0]?.run ?? null, news: news.slice(from, from + newsMax) };
       const answer = await peers.call(node, 'as-of', ask, { timeoutMs: callMs, signal });
-      clocks.set(node, { ...answer, gotAtMs: clock.bootMs() });
+      const same = heards.filter(({ run }) => run === answer.run);
+      clocks.set(node, [{ ...answer, gotAtMs: clock.bootMs() }, ...same].slice(0, heardMax));
     }
   }
 

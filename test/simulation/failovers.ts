@@ -118,10 +118,12 @@ const lookMs = 250;
 /** For turns of equal copies, messages and commands. */
 const takeMsMax = 10_000;
 
+/** `lastAtMs`: when it was taken by itself before. */
+type Owned = { readonly doc: VolumeDoc; readonly lastAtMs: number };
+
 /** When all is well a host loses its power: its volumes get other owners by themselves, if they may. `done`: it has its power again. */
 export function loseOwner(world: World, done: () => void): void {
   const { scheduler, random, timing, failovers } = world;
-  const calm = ({ id }: VolumeDoc) => scheduler.nowMs() - failovers.takenAtMs(id) > 1.1 * calmMs;
   const docs = () => [...world.docs().values()].map(({ doc }) => doc).filter(({ trashed }) => trashed === null);
   const owners = new Set(docs().map(({ owner }) => owner));
   if (owners.size === 0) {
@@ -129,13 +131,6 @@ export function loseOwner(world: World, done: () => void): void {
     return;
   }
   const host = world.host(random.pick([...owners]));
-  const owned = docs().filter(({ owner, replicas }) => owner === host.name && replicas.length > 0);
-  const wanted = owned.filter((doc) => isTakenForSure(doc) && calm(doc));
-  const kept = owned.filter(({ options }) => policyOf(options) !== 'auto' || options.maxLossMs === 0);
-  if (wanted.length + kept.length === 0) {
-    done();
-    return;
-  }
   const far = random.chance(0.5) ? random.pick(world.hosts) : host;
   const ends = far === host ? [] : [world.network.cut(host.name, far.name), world.network.cut(far.name, host.name)];
   world.trace(
@@ -143,36 +138,68 @@ export function loseOwner(world: World, done: () => void): void {
   );
 
   scheduler.after(random.between(500, 4_000), () => {
-    const session = host.file.facts.get('session') as SessionId | undefined;
-    host.powerOff();
-    for (const end of ends) end();
+    const offAtMs = scheduler.nowMs();
     const goneMs = random.between(100, sessionMsMax);
-    scheduler.after(goneMs, () => session !== undefined && world.store.endSession(session));
-    const untilMs = scheduler.nowMs() + goneMs + 1.02 * timing.guardMs + takeMsMax;
-    look(untilMs);
+    const untilMs = offAtMs + goneMs + 1.02 * timing.guardMs + takeMsMax;
+    const owned = docs()
+      .filter(({ owner, replicas }) => owner === host.name && replicas.length > 0)
+      .map((doc) => ({ doc, lastAtMs: failovers.takenAtMs(doc.id) }));
+    losePower(host, goneMs);
+    for (const end of ends) end();
+    look(owned, offAtMs, untilMs);
   });
 
-  function isTakenForSure({ options, replicas }: VolumeDoc): boolean {
-    if (policyOf(options) !== 'auto') return false;
+  function losePower(one: Host, goneMs: number): void {
+    const session = one.file.facts.get('session') as SessionId | undefined;
+    one.powerOff();
+    scheduler.after(goneMs, () => session !== undefined && world.store.endSession(session));
+  }
+
+  /** Too soon for another takeover of the same volumes. */
+  function loseNext(ids: readonly DatasetId[]): void {
+    const next = ids.map((id) => world.docs().get(id)?.doc.owner).find((owner) => owner !== undefined);
+    if (next === undefined || !random.chance(0.5)) {
+      done();
+      return;
+    }
+    scheduler.after(random.between(2_000, 8_000), () => {
+      world.trace(() => `LAST ${next} loses its power, too`);
+      losePower(world.host(next), sessionMsMax);
+      scheduler.after(sessionMsMax + 1.02 * timing.guardMs + takeMsMax / 2, () => {
+        world.host(next).powerOn();
+        done();
+      });
+    });
+  }
+
+  function look(owned: readonly Owned[], offAtMs: number, untilMs: number): void {
+    scheduler.after(lookMs, () => {
+      const taken = owned.filter(({ doc }) => failovers.takenAtMs(doc.id) > offAtMs).map(({ doc }) => doc);
+      const [wrong] = taken.filter(isKept);
+      if (wrong !== undefined)
+        world.checks.violate('F1', `${wrong.id} was taken by itself, options ${JSON.stringify(wrong.options)}`);
+      const late = owned.filter((one) => isTakenForSure(one, offAtMs) && !hasOwner(one.doc));
+      if (late.length > 0 && scheduler.nowMs() > untilMs)
+        world.checks.violate('F6', `${late[0]?.doc.id} has no owner since ${host.name} lost its power`);
+      if (late.length === 0 && scheduler.nowMs() > untilMs - takeMsMax / 2) {
+        host.powerOn();
+        loseNext(taken.map(({ id }) => id));
+      } else look(owned, offAtMs, untilMs);
+    });
+  }
+
+  function hasOwner({ id }: VolumeDoc): boolean {
+    const seen = world.docs().get(id);
+    const owner = seen === undefined ? undefined : world.host(seen.doc.owner);
+    return seen?.session != null && owner !== host && owner?.file.records.get(id)?.phase.kind === 'ready';
+  }
+
+  function isTakenForSure({ doc: { options, replicas }, lastAtMs }: Owned, offAtMs: number): boolean {
+    if (policyOf(options) !== 'auto' || offAtMs - lastAtMs < 1.1 * calmMs) return false;
     return options.maxLossMs === null || (options.maxLossMs >= maxLossMsSure && replicas.length > 1);
   }
 
-  function look(untilMs: number): void {
-    scheduler.after(lookMs, () => {
-      const now = world.docs();
-      const late = wanted.filter(({ id }) => {
-        const seen = now.get(id);
-        const owner = seen === undefined ? undefined : world.host(seen.doc.owner);
-        return seen?.session == null || owner === host || owner?.file.records.get(id)?.phase.kind !== 'ready';
-      });
-      const taken = kept.find(({ id }) => now.get(id)?.doc.owner !== host.name);
-      if (taken !== undefined)
-        world.checks.violate('F1', `${taken.id} got another owner by itself, options ${JSON.stringify(taken.options)}`);
-      if (late.length === 0 && scheduler.nowMs() > untilMs - takeMsMax / 2) {
-        host.powerOn();
-        done();
-      } else if (scheduler.nowMs() < untilMs) look(untilMs);
-      else world.checks.violate('F6', `${late[0]?.id} has no owner since ${host.name} lost its power`);
-    });
+  function isKept({ options }: VolumeDoc): boolean {
+    return policyOf(options) !== 'auto' || options.maxLossMs === 0;
   }
 }

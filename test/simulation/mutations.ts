@@ -145,7 +145,7 @@ export const mutations: readonly Mutation[] = [
     file: 'controller/model/failover.ts',
     changes: [{ from: 'if (calmUntilMs > nowMs)', to: 'if (nowMs < 0)' }],
     rules: ['F3'],
-    seedsMax: 2_000,
+    seedsMax: 500,
   },
   {
     name: 'nobody looks at what would be lost',
@@ -160,7 +160,7 @@ export const mutations: readonly Mutation[] = [
     changes: [
       {
         from: 'if (identity === undefined || !has(target, identity)) return null;',
-        to: 'if (identity === undefined) return null;',
+        to: 'const at = target.copy?.snapshots?.at(-1)?.identity; if (at !== undefined) return { identity: at, atMs: now }; if (identity === undefined) return null;',
       },
     ],
     rules: ['F4'],
