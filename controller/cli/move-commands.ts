@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { z } from 'zod';
 import { type MovePlanView, movedView, moveView } from '../model/controller-api.ts';
 import { messageOf } from '../model/errors.ts';
-import { isOver, type MoveDoc } from '../model/move.ts';
+import { isOver, type MoveDoc, type MoveLine } from '../model/move.ts';
 import { summaryOf } from '../model/move-summary.ts';
 import { parseDuration } from '../model/quantity.ts';
 import { CliError, type Client, path } from './client.ts';
@@ -103,9 +103,10 @@ async function follow({ controller, say, note }: Session, begun: MoveDoc): Promi
   });
   try {
     for (let seen = begun, told = 0; ; ) {
-      if (seen.history.length > told) line.clear();
-      for (const past of seen.history.slice(told)) say(`${formatLine(past)}\n`);
-      told = seen.history.length;
+      const lines = settledLines(seen);
+      if (lines.length > told) line.clear();
+      for (const past of lines.slice(told)) say(`${formatLine(past)}\n`);
+      told = lines.length;
       if (isOver(seen)) return seen;
       const progress = seen.step === 'copying' ? formatProgress(seen) : null;
       line.show(`${seen.step.padEnd(10)}  ${progress ?? ''}`);
@@ -118,6 +119,14 @@ async function follow({ controller, say, note }: Session, begun: MoveDoc): Promi
     line.clear();
     stop();
   }
+}
+
+/** How long a handover took is known only when the step after it is over. */
+function settledLines({ history, ...rest }: MoveDoc): readonly MoveLine[] {
+  const last = history.at(-1)?.step;
+  return !isOver({ history, ...rest }) && (last === 'committing' || last === 'returning')
+    ? history.slice(0, -1)
+    : history;
 }
 
 async function turnBack(controller: Client, id: string): Promise<void> {

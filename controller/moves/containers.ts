@@ -70,7 +70,11 @@ export type Starting = {
   readonly untilBootMs: number;
   /** A container that ends, or can't be started: `fails`, soon; `again`: it is started again, until the time is over. */
   readonly ended: 'fails' | 'again';
+  /** Ports of a service that count beside those of the containers' labels; never rejects. */
+  readonly ports: Promise<PortsMade>;
 };
+
+export type PortsMade = (service: string) => readonly number[];
 
 /** Starts those that are to run, in order, and waits until all are ready. Throws with the reason, and what the container said. */
 export async function startAll(
@@ -114,11 +118,13 @@ async function start(
 async function untilReady(
   tools: MoveTools,
   container: MovedContainer,
-  { untilBootMs, ended }: Starting,
+  { untilBootMs, ended, ports: made }: Starting,
   signal: AbortSignal,
 ): Promise<void> {
   const { docker, clock } = tools;
   const { id, workload } = container;
+  const portsMade = workload.service === null ? [] : (await made)(workload.service);
+  const ports = [...new Set([...workload.spec.ports, ...portsMade])];
   const sinceBootMs = clock.bootMs();
   for (;;) {
     signal.throwIfAborted();
@@ -126,7 +132,13 @@ async function untilReady(
     if (found === null) throw new FlockError('docker-failed', `container ${workload.name} is gone`);
     let missing = `ended with exit code ${found.State.ExitCode}`;
     if (found.State.Running && !found.State.Restarting) {
-      const lacking = await lacks(tools, container, found, clock.bootMs() - sinceBootMs, signal);
+      const lacking = await lacks(
+        tools,
+        { ports, hasHealthCheck: workload.spec.hasHealthCheck },
+        found,
+        clock.bootMs() - sinceBootMs,
+        signal,
+      );
       if (lacking === null) return;
       missing = lacking;
     } else if (ended === 'fails') throw await endedError(tools, container, found);
@@ -141,12 +153,11 @@ async function untilReady(
 /** What a container that runs lacks to be ready; null: nothing. */
 async function lacks(
   { reach }: MoveTools,
-  { workload }: MovedContainer,
+  { ports, hasHealthCheck }: { readonly ports: readonly number[]; readonly hasHealthCheck: boolean },
   found: Inspected,
   forMs: number,
   signal: AbortSignal,
 ): Promise<string | null> {
-  const { ports, hasHealthCheck } = workload.spec;
   if (ports.length > 0) {
     const address = addressOf(found);
     if (address === null) return 'has no address';

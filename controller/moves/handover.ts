@@ -1,6 +1,7 @@
-import { FlockError, hasCode, messageOf } from '../model/errors.ts';
+import { FlockError, hasCode } from '../model/errors.ts';
 import { advance, type MoveDoc } from '../model/move.ts';
-import { placedOn } from '../model/workload.ts';
+import { placedOn, type WorkloadDoc } from '../model/workload.ts';
+import type { Stored } from '../program/view.ts';
 import type { Operation } from '../store/store.ts';
 import type { MoveTools } from './ports.ts';
 import { isAt, putMove, putWorkload, readMove, readWorkload } from './records.ts';
@@ -34,13 +35,16 @@ export async function handOver(
   for (;;) {
     signal.throwIfAborted();
     const leftMs = untilBootMs - clock.bootMs();
-    const current = await readMove(store, begun.id);
+    const [current, workloads] = await Promise.all([
+      readMove(store, begun.id),
+      Promise.all(begun.members.map(({ workload }) => readWorkload(store, workload))),
+    ]);
     if (current === null || !isAt(current.doc, begun)) return;
     if (side === 'to' && current.doc.abort !== null)
       throw new FlockError('move-refused', `turned back: ${current.doc.abort}`);
     if (leftMs < deadlineMsMin) throw new FlockError('deadline-exceeded', 'it is too late to hand over the volumes');
     const moved = advance(current.doc, { kind: 'done', note }, clock.nowMs());
-    const operations = [putMove(moved, current.index), ...(await placements(tools, begun, side))];
+    const operations = [putMove(moved, current.index), ...placements(begun, workloads, side)];
     try {
       if (begun.volumes.length === 0) {
         const outcome = await store.transact(operations);
@@ -50,7 +54,6 @@ export async function handOver(
         const volumes = begun.volumes.map(({ name }) => name);
         const bodies = operations.map(({ key, value, index }) => ({ key, value, index }));
         await plugin.handOver({ to, volumes, operations: bodies, deadlineMs }, signal);
-        await tellWhen(tools, moved);
         return;
       }
     } catch (error) {
@@ -63,20 +66,18 @@ export async function handOver(
 }
 
 /** The workloads' documents with the other node in them. */
-async function placements(
-  { store }: MoveTools,
+function placements(
   { id, members, from, to }: MoveDoc,
+  workloads: readonly (Stored<WorkloadDoc> | null)[],
   side: Handover['side'],
-): Promise<readonly (Operation & { readonly kind: 'compare-and-set' })[]> {
+): readonly (Operation & { readonly kind: 'compare-and-set' })[] {
   const [old, next] = side === 'to' ? [from, to] : [to, from];
-  return await Promise.all(
-    members.map(async ({ workload, name, sourceId, targetId }) => {
-      const stored = await readWorkload(store, workload);
-      if (stored === null || stored.doc.move !== id || stored.doc.node !== old)
-        throw new FlockError('move-refused', `container ${name} is not part of this move on ${old} any more`);
-      return putWorkload(placedOn(stored.doc, next, side === 'to' ? targetId : sourceId, 'moved'), stored.index);
-    }),
-  );
+  return members.map(({ name, sourceId, targetId }, index) => {
+    const stored = workloads[index];
+    if (stored?.doc.move !== id || stored.doc.node !== old)
+      throw new FlockError('move-refused', `container ${name} is not part of this move on ${old} any more`);
+    return putWorkload(placedOn(stored.doc, next, side === 'to' ? targetId : sourceId, 'moved'), stored.index);
+  });
 }
 
 /** What may have been done, or could not be done just now. */
@@ -97,20 +98,4 @@ function mayBeTriedAgain(error: unknown): boolean {
 async function isStillAt({ store }: MoveTools, begun: MoveDoc): Promise<boolean> {
   const current = await readMove(store, begun.id).catch(() => null);
   return current === null || isAt(current.doc, begun);
-}
-
-/** The transaction holds the time at which it was asked for; most of the step lies between that and its end. */
-async function tellWhen({ store, clock, log }: MoveTools, moved: MoveDoc): Promise<void> {
-  try {
-    const current = await readMove(store, moved.id);
-    if (current === null || !isAt(current.doc, moved)) return;
-    const nowMs = clock.nowMs();
-    const history = current.doc.history.map((line, index, all) =>
-      index === all.length - 1 ? { ...line, ms: Math.max(0, nowMs - line.startedAtMs) } : line,
-    );
-    const doc = { ...current.doc, history, stepSinceMs: nowMs, revision: current.doc.revision + 1 };
-    await store.transact([putMove(doc, current.index)]);
-  } catch (error) {
-    log.debug({ event: 'move.time-not-told', move: moved.id, reason: messageOf(error) }, 'of no consequence');
-  }
 }

@@ -23,7 +23,7 @@ import { executors, type StepResult } from './steps.ts';
  * Does this node's steps of all moves, and says of other nodes' that they are lost where those are dead.
  *
  * INVARIANTS
- * - One worker for each move. It begins a step only with a fresh look at the record, and writes what came of it only where the record is
+ * - One worker for each move. It begins a step with a fresh look at the record, or with what it wrote itself last, and writes what came of it only where the record is
  *   still at that step; whatever else a worker knows may be old.
  * - A step that was interrupted (asked to turn back, its time over, the other node dead) has failed, whatever its last call did
  *   after all: the steps that follow look at what is.
@@ -49,7 +49,7 @@ type Worker = {
   begun: MoveDoc | null;
   interrupt: (reason: string) => void;
   /** The record as it left it itself. */
-  written: MoveDoc | null;
+  written: Stored<MoveDoc> | null;
   /** Never rejects. */
   ended: Promise<void>;
 };
@@ -139,20 +139,24 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
 
   async function work(worker: Worker, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const current = await readMove(store, worker.id).catch(() => 'unknown' as const);
+      // What it has written itself last is as fresh as a look, for whatever is written next is compared.
+      const current = worker.written ?? (await readMove(store, worker.id).catch(() => 'unknown' as const));
       if (current === 'unknown') {
         await clock.sleep(retryMs, signal);
         continue;
       }
       if (current === null || turnOf(current.doc) !== node || isOver(current.doc)) return;
-      const result = await attempt(worker, current.doc, signal);
+      const isRepeated = worker.written === null;
+      const begun = { ...current, beganAtMs: clock.nowMs() };
+      const result = await attempt(worker, current.doc, isRepeated, signal);
       if (signal.aborted) return;
-      if (result.kind !== 'written') worker.written = await records.finish(current.doc, result, signal);
+      worker.written = result.kind === 'written' ? null : await records.finish(begun, result, signal);
+      if (result.kind !== 'written' && worker.written === null) return;
     }
   }
 
   /** Never rejects: whatever goes wrong is an outcome. */
-  async function attempt(worker: Worker, doc: MoveDoc, signal: AbortSignal): Promise<StepResult> {
+  async function attempt(worker: Worker, doc: MoveDoc, isRepeated: boolean, signal: AbortSignal): Promise<StepResult> {
     const { step } = doc;
     if (step === 'done' || step === 'failed') return { kind: 'written' };
     const seen = nodesSeen();
@@ -169,7 +173,7 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
       if (!over.signal.aborted) stop.abort(new FlockError('deadline-exceeded', `${step} has taken too long`));
     });
     const tell = (progress: MoveProgress) => records.tellProgress(doc, progress);
-    const context = { tell, isRepeated: worker.written === null || !isAt(doc, worker.written) };
+    const context = { tell, isRepeated };
     try {
       // What came between the look at the record and now is seen here.
       latch.open();

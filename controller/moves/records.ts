@@ -72,12 +72,15 @@ export type RecordParts = {
   readonly onEnd: (doc: MoveDoc) => void;
 };
 
+/** A step that somebody has begun: the record as it was then. `beganAtMs`: on the wall clock of who did it. */
+export type Begun = Stored<MoveDoc> & { readonly beganAtMs: number };
+
 export type Records = {
   /**
    * Writes what came of the step that the record was at, however long the store is away, until the signal fires. Answers the record as it is
    * then, also where somebody else has gone on meanwhile; null: it is gone.
    */
-  finish(begun: MoveDoc, outcome: StepOutcome, signal: AbortSignal): Promise<MoveDoc | null>;
+  finish(begun: Begun, outcome: StepOutcome, signal: AbortSignal): Promise<Stored<MoveDoc> | null>;
   /** Says that the node whose turn it is is dead; tried once. */
   tellLost(begun: MoveDoc, reason: string): Promise<void>;
   /** Best effort: nothing depends on it. */
@@ -85,47 +88,54 @@ export type Records = {
 };
 
 export function createRecords({ store, clock, log, onEnd }: RecordParts): Records {
-  async function tryFinish(
-    begun: MoveDoc,
+  /** Null: somebody else has changed it meanwhile. */
+  async function write(
+    current: Stored<MoveDoc>,
     outcome: StepOutcome,
-    mayBeDone: boolean,
-  ): Promise<MoveDoc | null | 'again'> {
-    const current = await readMove(store, begun.id);
-    if (current === null || !isAt(current.doc, begun)) return current?.doc ?? null;
-    const next = advance(current.doc, outcome, clock.nowMs());
+    beganAtMs: number,
+  ): Promise<Stored<MoveDoc> | null> {
+    const next = advance(withTimes(current.doc, beganAtMs), outcome, clock.nowMs());
     const freed = isOver(next) ? await freeing(store, next) : [];
-    const done = await store.transact([putMove(next, current.index), ...freed]);
-    if (done.kind === 'conflict') return 'again';
-    log.info(
-      { event: 'move.step', move: next.id, from: begun.step, to: next.step, note: next.history.at(-1)?.note },
-      'a move goes on',
-    );
-    if (isOver(next) && !mayBeDone) onEnd(next);
-    return next;
+    const put = putMove(next, current.index);
+    const done = await store.transact([put, ...freed]);
+    if (done.kind === 'conflict') return null;
+    const { id, step, history } = next;
+    log.info({ event: 'move.step', move: id, from: current.doc.step, to: step, note: history.at(-1)?.note }, 'goes on');
+    return { doc: next, index: done.indexes.get(put.key) ?? '' };
   }
 
   return {
     async finish(begun, outcome, signal) {
+      let current: Stored<MoveDoc> | null = begun;
       let mayBeDone = false;
       while (!signal.aborted) {
         try {
           for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
-            const written = await tryFinish(begun, outcome, mayBeDone);
-            if (written === 'again') continue;
-            if (mayBeDone && written !== null && isOver(written)) onEnd(written);
-            return written;
+            if (current === null || !isAt(current.doc, begun.doc)) {
+              if (mayBeDone && current !== null && isOver(current.doc)) onEnd(current.doc);
+              return current;
+            }
+            const written = await write(current, outcome, begun.beganAtMs);
+            if (written !== null) {
+              if (isOver(written.doc)) onEnd(written.doc);
+              return written;
+            }
+            current = await readMove(store, begun.doc.id);
           }
         } catch (error) {
           mayBeDone = true;
           if (!hasCode(error, 'store-unavailable'))
-            log.error({ event: 'move.not-written', move: begun.id, reason: messageOf(error) }, 'tried again');
+            log.error({ event: 'move.not-written', move: begun.doc.id, reason: messageOf(error) }, 'tried again');
         }
         await clock.sleep(retryMs, signal);
       }
       return null;
     },
     async tellLost(begun, reason) {
-      await tryFinish(begun, { kind: 'lost', reason }, false);
+      const current = await readMove(store, begun.id);
+      if (current === null || !isAt(current.doc, begun)) return;
+      const written = await write(current, { kind: 'lost', reason }, current.doc.stepSinceMs);
+      if (written !== null && isOver(written.doc)) onEnd(written.doc);
     },
     async tellProgress(begun, progress) {
       try {
@@ -140,6 +150,25 @@ export function createRecords({ store, clock, log, onEnd }: RecordParts): Record
     },
   };
 }
+
+/**
+ * A handover's transaction holds the time at which it was asked for, and most of that step lies between it and its end: it was over
+ * when the next node could begin.
+ */
+function withTimes(doc: MoveDoc, beganAtMs: number): MoveDoc {
+  const last = doc.history.at(-1);
+  const lateMs = beganAtMs - doc.stepSinceMs;
+  if (last === undefined || !['committing', 'returning'].includes(last.step)) return doc;
+  if (lateMs <= 0 || lateMs > lateMsMax) return doc;
+  return {
+    ...doc,
+    stepSinceMs: beganAtMs,
+    history: [...doc.history.slice(0, -1), { ...last, ms: last.ms + lateMs }],
+  };
+}
+
+/** Later, the node was busy with something else, or its clock is another one. */
+const lateMsMax = 60_000;
 
 /** A move that is over lets go of its containers in the transaction that ends it. */
 async function freeing(store: Store, { id, members }: MoveDoc): Promise<readonly Operation[]> {

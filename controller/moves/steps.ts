@@ -2,7 +2,15 @@ import { workloadLabel } from '../model/container-spec.ts';
 import { FlockError, hasCode, messageOf } from '../model/errors.ts';
 import type { MoveDoc, MoveMember, MoveProgress, MoveStep, StepOutcome } from '../model/move.ts';
 import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
-import { containersOn, look, type MovedContainer, membersOf, orAborted, startAll } from './containers.ts';
+import {
+  containersOn,
+  look,
+  type MovedContainer,
+  membersOf,
+  orAborted,
+  type PortsMade,
+  startAll,
+} from './containers.ts';
 import { copyAll } from './copying.ts';
 import { handOver } from './handover.ts';
 import { drain, type Place, pause, releaseAll, untilPublished } from './pausing.ts';
@@ -97,8 +105,13 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   },
 
   async starting(tools, doc, signal) {
-    const containers = await withRoutes(tools, await containersOn(tools, doc, 'to'));
-    const count = await startAll(tools, containers, { untilBootMs: endOf(tools, doc), ended: 'fails' }, signal);
+    const containers = await containersOn(tools, doc, 'to');
+    const count = await startAll(
+      tools,
+      containers,
+      { untilBootMs: endOf(tools, doc), ended: 'fails', ports: portsMade(tools) },
+      signal,
+    );
     return { kind: 'done', note: count === 0 ? 'none was to run' : `${counted(count, 'container')} ready` };
   },
 
@@ -139,8 +152,13 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   },
 
   async restoring(tools, doc, signal) {
-    const containers = await withRoutes(tools, await containersOn(tools, doc, 'from'));
-    const count = await startAll(tools, containers, { untilBootMs: endOf(tools, doc), ended: 'again' }, signal);
+    const containers = await containersOn(tools, doc, 'from');
+    const count = await startAll(
+      tools,
+      containers,
+      { untilBootMs: endOf(tools, doc), ended: 'again', ports: portsMade(tools) },
+      signal,
+    );
     return { kind: 'done', note: count === 0 ? 'none was to run' : `${counted(count, 'container')} ready` };
   },
 
@@ -172,20 +190,14 @@ async function targetIdsOf({ docker }: MoveTools, { workload, targetId }: MoveMe
   return (await docker.list()).filter(({ labels }) => labels[workloadLabel] === workload).map(({ id }) => id);
 }
 
-/** With the ports that clients are led to by what flockctl has made: the containers' labels do not say it. */
-async function withRoutes(
-  { store, log }: MoveTools,
-  containers: readonly MovedContainer[],
-): Promise<readonly MovedContainer[]> {
-  const routes = await readRoutes(store).catch((error: unknown) => {
+/** Ports that clients are led to by what flockctl has made: the containers' labels do not say it. */
+async function portsMade({ store, log }: MoveTools): Promise<PortsMade> {
+  try {
+    return (await readRoutes(store)).portsOf;
+  } catch (error) {
     log.warn({ event: 'routes.unknown', reason: messageOf(error) }, 'the ports of labels count alone');
-    return null;
-  });
-  return containers.map(({ id, workload }) => {
-    const made = workload.service === null ? [] : (routes?.portsOf(workload.service) ?? []);
-    const ports = [...new Set([...workload.spec.ports, ...made])];
-    return { id, workload: { ...workload, spec: { ...workload.spec, ports } } };
-  });
+    return () => [];
+  }
 }
 
 function endOf({ clock }: MoveTools, doc: MoveDoc): number {
