@@ -24,14 +24,27 @@ export type Belonging =
   /** It was put away, is to be, or was made for a move: it has no document of its own. */
   | { readonly kind: 'none' };
 
-export function belongingOf({ Id, Config }: InspectedWorkload, workloads: Workloads, me: NodeName): Belonging {
+/** The containers of a node that documents speak of, by id. */
+export type Spoken = { readonly own: ReadonlyMap<string, Stored<WorkloadDoc>>; readonly former: ReadonlySet<string> };
+
+export function spokenOf(workloads: Workloads, me: NodeName): Spoken {
   const all = [...workloads.values()];
-  const own = all.find(({ doc }) => doc.node === me && doc.containerId === Id);
+  return {
+    own: new Map(
+      all.flatMap((stored) =>
+        stored.doc.node === me && stored.doc.containerId !== null ? [[stored.doc.containerId, stored] as const] : [],
+      ),
+    ),
+    former: new Set(all.flatMap(({ doc }) => doc.former.map(({ containerId }) => containerId))),
+  };
+}
+
+export function belongingOf({ Id, Config }: InspectedWorkload, workloads: Workloads, spoken: Spoken): Belonging {
+  const own = spoken.own.get(Id);
   if (own !== undefined) return { kind: 'workload', stored: own };
   const label = Config.Labels?.[workloadLabel];
   const id = label !== undefined && /^[0-9a-f]{16}$/.test(label) ? (label as WorkloadId) : workloadIdFor(Id);
-  const isFormer = all.some(({ doc }) => doc.former.some(({ containerId }) => containerId === Id));
-  return isFormer || workloads.has(id) ? { kind: 'none' } : { kind: 'new', id };
+  return spoken.former.has(Id) || workloads.has(id) ? { kind: 'none' } : { kind: 'new', id };
 }
 
 /**

@@ -64,8 +64,12 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
       await images.ensure(seen, from, signal);
       const id = await maker.make(seen);
       const current = await fresh(seen);
-      // Another node has it by now.
-      if (current === null) return await docker.remove(id);
+      if (current === null) {
+        const entry = await store.get(workloadKeys.workload(seen.id), { fresh: true });
+        // Another node has it by now, or it is to run no more.
+        if (entry === null || decodeWorkload(entry.value).containerId !== id) await docker.remove(id);
+        return;
+      }
       if (!(await write(store, { ...current.doc, containerId: id }, current.index))) return;
       log.info({ event: 'workload.made', name: seen.name, container: id }, 'container made');
       const before = seen.former.at(-1)?.node;

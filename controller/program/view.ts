@@ -133,9 +133,10 @@ export function createClusterView({ store, isCluster, clock, log }: ViewParts): 
       return () => void listeners.delete(listener);
     },
     async run(signal) {
-      if (!isCluster) return await workloadsOnly(signal);
+      const everywhere = [workloadsOnly(signal), probe(signal)];
+      if (!isCluster) return void (await Promise.all(everywhere));
       await Promise.all([
-        workloadsOnly(signal),
+        ...everywhere,
         follow('volumes', keys.volumes, signal, volumes.take),
         follow('nodes', keys.nodes, signal, (entries) => {
           nodes.take(entries);
@@ -146,7 +147,6 @@ export function createClusterView({ store, isCluster, clock, log }: ViewParts): 
           alive = new Set(namesOf(entries.filter(isLocked)));
         }),
         readProfile(signal),
-        probe(signal),
       ]);
     },
   };

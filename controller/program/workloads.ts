@@ -5,7 +5,7 @@ import type { InspectedWorkload } from '../model/inspected.ts';
 import { timings } from '../model/timing.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import { createLatch } from '../store/latch.ts';
-import { belongingOf, newWorkload, refreshed, volumesOf, write } from './documents.ts';
+import { belongingOf, newWorkload, refreshed, spokenOf, volumesOf, write } from './documents.ts';
 import { createDuties } from './duties.ts';
 import type { Home, Part } from './home.ts';
 import { createJobs, type Jobs } from './jobs.ts';
@@ -113,8 +113,9 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     const here = new Set<string>(containers.map(({ Id }) => Id));
     reviver.keep(here);
     for (const id of madeSinceMs.keys()) if (!here.has(id)) madeSinceMs.delete(id);
+    const spoken = spokenOf(seen.workloads, node);
     for (const local of all) {
-      const belonging = belongingOf(local.inspected, seen.workloads, node);
+      const belonging = belongingOf(local.inspected, seen.workloads, spoken);
       if (belonging.kind === 'new') await publishNew(local, belonging.id, seen);
       // What a move does with it is the move's business.
       if (belonging.kind !== 'workload' || belonging.stored.doc.move !== null) continue;
