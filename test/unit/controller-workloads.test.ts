@@ -248,6 +248,8 @@ describe('controllers', () => {
       const target = n2.docker.run('db', { config: { Labels: { [workloadLabel]: doc.id } } });
       await longEnough();
       assert.equal((await world.workload('db'))?.containerId, source);
+      const keys = () => world.store.entries().filter(({ key }) => key.includes('workloads/'));
+      assert.equal(keys().length, 1, 'there is one workload');
       const moved = { ...placedOn(doc, n2.name, target, 'moved'), move: '0badcafe' };
       await world.change(moved);
       await longEnough();
@@ -255,6 +257,7 @@ describe('controllers', () => {
       await world.change({ ...moved, move: null, revision: moved.revision + 1 });
       await world.see('db', 'put away', ({ former }) => former.length === 0);
       assert.deepEqual([n1.docker.states(), n2.docker.states()], [{}, { db: 'running' }]);
+      assert.equal(keys().length, 1);
     });
   });
 });
