@@ -18,9 +18,9 @@ import { until } from '../../support/until.ts';
 
 /** Writers of one volume on each node, and the options that give each a copy on both other nodes (data centers: east, east, west). */
 const volumes = [
-  { volume: 'soak-1', options: ['replicas=1', 'remote-replicas=1'] },
-  { volume: 'soak-2', options: ['replicas=1', 'remote-replicas=1'] },
-  { volume: 'soak-3', options: ['replicas=0', 'remote-replicas=2'] },
+  { volume: 'soak-1', options: ['replicas=1', 'remote-replicas=1', 'failover=auto'] },
+  { volume: 'soak-2', options: ['replicas=1', 'remote-replicas=1', 'failover=manual'] },
+  { volume: 'soak-3', options: ['replicas=0', 'remote-replicas=2', 'failover=auto', 'max-loss=1m'] },
 ] as const;
 
 const writerOf = (volume: string): Writer => ({ container: `writer-of-${volume}`, volume });
@@ -74,6 +74,15 @@ async function takeOver(current: Members, host: ClusterHost, random: Random): Pr
   if (next === undefined) return;
   if (random.chance(0.5)) await isolate(current, host);
   else await host.kill();
+  if (owned.options.failover === 'auto') {
+    // Less than a minute after the last time it is left alone.
+    const taker = await until('it is taken by itself', 20_000, async () => {
+      const { doc, session } = await volumeOf(current, owned.name);
+      return session === null ? undefined : cluster.hosts.find(({ name }) => name === doc.owner && name !== host.name);
+    }).catch(() => null);
+    if (taker !== null) await write(taker, writerOf(owned.name));
+    return;
+  }
   // Another copy may be newer, or a fault of before not yet be over: then this takeover is none.
   const done = await failover(next, owned.name, 20_000).then(
     () => true,

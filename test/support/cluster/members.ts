@@ -156,11 +156,14 @@ async function unsettled(members: Members): Promise<string | null> {
   return null;
 }
 
-/** A volume with copies, and a container on the host that writes to it; answers when records are acknowledged and everybody has some. */
+/**
+ * A volume with copies, and a container on the host that writes to it; answers when records are acknowledged and everybody has some.
+ * It changes hands when the test says so; one whose owner is to be followed by itself is given other options.
+ */
 export async function startReplicatedWriter(
   host: ClusterHost,
   writer: Writer,
-  options: readonly string[] = ['replicas=1', 'remote-replicas=1'],
+  options: readonly string[] = ['replicas=1', 'remote-replicas=1', 'failover=manual'],
 ): Promise<void> {
   const count = options.reduce((sum, option) => sum + Number(/replicas=(\d)/.exec(option)?.[1] ?? 0), 0);
   await createVolume(host, writer.volume, options);

@@ -1,0 +1,89 @@
+import assert from 'node:assert/strict';
+import { eventSchema } from '../../../controller/model/events.ts';
+import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
+import {
+  acknowledgedAfter,
+  acknowledgedBefore,
+  createVolume,
+  failover,
+  type Members,
+  settled,
+  startReplicatedWriter,
+  stashesOf,
+  volumeOf,
+} from '../../support/cluster/members.ts';
+import { bootSeconds } from '../../support/cluster/probes.ts';
+import { acknowledged, checkRecords, readRecords, startWriter } from '../../support/cluster/records.ts';
+import { until } from '../../support/until.ts';
+
+/** Consul notices (4 s), maybe elects another leader, and the guard passes; the machine may be busy. */
+const takenMsMax = 60_000;
+
+/** What becomes of volumes whose owner dies, when nobody says anything. */
+export function failovers(members: () => Members): void {
+  describe('a dead owner’s volume', () => {
+    it('goes to a copy by itself, with all that was replicated, unless it is to wait for a person; the old owner follows', async () => {
+      const { n } = members();
+      const writer = { container: 'writer', volume: 'orphan' };
+      const copies = ['replicas=1', 'remote-replicas=1'];
+      const old = n(1);
+      await startReplicatedWriter(old, writer, [...copies, 'failover=auto', 'max-loss=1m']);
+      await createVolume(old, 'waiting', [...copies, 'failover=manual']);
+      await old.sh('waiting', 'echo kept > /data/x');
+      await settled(members());
+
+      await old.kill();
+      const next = await until('the volume has another owner', takenMsMax, async () => {
+        const { doc, session } = await volumeOf(members(), writer.volume);
+        return session === null ? undefined : [n(2), n(3)].find(({ name }) => name === doc.owner);
+      });
+      await startWriter(next, writer);
+      await acknowledgedAfter(next, writer, await bootSeconds());
+      const third = next === n(2) ? n(3) : n(2);
+
+      const refused = await until('it was told why the other volume was not taken', takenMsMax, async () =>
+        (await eventsOf(next)).find(({ kind, subject }) => kind === 'failover-refused' && subject === 'waiting'),
+      );
+      assert.match(refused.text, /n1 is dead.*failover=manual/);
+      assert.equal((await volumeOf(members(), 'waiting')).doc.owner, 'n1');
+      const shown = (await next.flockctl('failover', 'waiting', next.name).then(
+        () => '',
+        (error: unknown) => String(error),
+      )) as string;
+      // Another node may have the same copy; then it is asked for, and both may have it.
+      if (shown !== '') await failover(next, 'waiting');
+      assert.equal(await next.sh('waiting', 'cat /data/x'), 'kept');
+
+      await old.boot();
+      await settled(members(), 120_000);
+      const { doc } = await volumeOf(members(), writer.volume);
+      assert.deepEqual([doc.owner, doc.epoch], [next.name, 2]);
+      assert.deepEqual([...doc.replicas].sort(), [old.name, third.name].sort());
+      const fromOld = await acknowledged(old, writer);
+      const [stash] = (await stashesOf(next)).filter(({ volume }) => volume === writer.volume);
+      assert.deepEqual([stash?.node, stash?.volume], ['n1', writer.volume]);
+
+      await next.docker('stop', '-t', '0', writer.container);
+      const replicated = await acknowledgedBefore(fromOld, stash?.common ?? '');
+      assert.ok(replicated.length > 0);
+      const found = await readRecords(next, writer);
+      const { faults, lost } = checkRecords(found, [...replicated, ...(await acknowledged(next, writer))]);
+      assert.deepEqual({ faults, lost }, { faults: [], lost: [] });
+      for (const host of [third, old]) assert.equal(await readRecords(host, writer), found);
+      const taken = (await eventsOf(next)).filter(({ subject }) => subject === writer.volume);
+      assert.deepEqual(
+        taken.filter(({ kind }) => kind === 'failover').map(({ node }) => node),
+        [next.name],
+      );
+      assert.ok(taken.some(({ kind, node }) => kind === 'stashed' && node === 'n1'));
+    });
+  });
+}
+
+/** All that the store has. */
+async function eventsOf(host: ClusterHost) {
+  const entries = (await host.consulApi('GET', '/v1/kv/flock/events?recurse').catch(() => [])) as readonly {
+    readonly Value: string;
+  }[];
+  return entries.map(({ Value }) => eventSchema.parse(JSON.parse(Buffer.from(Value, 'base64').toString('utf8'))));
+}
