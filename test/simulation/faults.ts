@@ -1,7 +1,8 @@
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
-import type { SessionId } from '../../controller/store/store.ts';
+import type { Operation, SessionId } from '../../controller/store/store.ts';
 import { dockerRun } from './docker.ts';
 import type { Host } from './host.ts';
+import { passedOn } from './parts.ts';
 import type { Workload } from './workload.ts';
 import type { World } from './world.ts';
 
@@ -60,15 +61,32 @@ const kinds: Readonly<Record<string, Fault>> = {
   'store away at a handover': {
     weight: 2,
     begin(world, host, workload) {
-      host.atHandover.add((ids) => {
+      const strike = (operations: readonly Operation[]) => {
+        const ids = passedOn(operations);
+        if (ids.length === 0) return false;
         if (world.random.chance(0.5)) world.store.loseNext(host.name, world.random.between(4_000, 9_000));
         else world.store.cut(host.name, world.random.chance(0.3) ? 'answers' : 'both');
         for (const id of ids) useAgain(world, host, id, workload);
-      });
+        return true;
+      };
+      host.atTransaction.add(strike);
       return () => {
-        host.atHandover.clear();
+        host.atTransaction.delete(strike);
         world.store.heal(host.name);
       };
+    },
+  },
+  /** One that changes a volume's document. */
+  'a change comes late': {
+    weight: 2,
+    begin(world, host) {
+      const strike = (operations: readonly Operation[]) => {
+        const isChange = operations.some(({ kind, key }) => kind === 'compare-and-set' && key.startsWith('volumes/'));
+        if (isChange) world.store.loseNext(host.name, world.random.between(500, 9_000));
+        return isChange;
+      };
+      host.atTransaction.add(strike);
+      return () => void host.atTransaction.delete(strike);
     },
   },
   'store away from all': {

@@ -1,4 +1,5 @@
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
+import type { Operation } from '../../controller/store/store.ts';
 import type { Deadlines } from '../../plugin/deadlines.ts';
 import { createMemoryDisk, type MemoryDisk } from '../../plugin/storage/memory-disk.ts';
 import type { Container } from './containers.ts';
@@ -18,8 +19,8 @@ export type Host = {
   readonly proofs: Proofs;
   /** Faults that wait for the next mount. */
   readonly atMount: Set<() => void>;
-  /** Faults that wait until its plugin asks the store to pass volumes on; they are told which. */
-  readonly atHandover: Set<(ids: readonly DatasetId[]) => void>;
+  /** Faults that wait for what its plugin asks of the store; one that answers true has struck. */
+  readonly atTransaction: Set<(operations: readonly Operation[]) => boolean>;
   isUp(): boolean;
   /** Another one after each power cut. */
   bootId(): number;
@@ -75,7 +76,7 @@ export function createHost(world: () => World, name: NodeName, rate: number): Ho
     containers,
     starting: new Map(),
     atMount: new Set(),
-    atHandover: new Set(),
+    atTransaction: new Set(),
     proofs,
     isUp: () => isUp,
     bootId: () => boots,

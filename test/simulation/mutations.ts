@@ -73,7 +73,7 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/unanswered.ts',
     changes: [{ from: 'settle(doc.id, (other) => other === doc);', to: 'settle(doc.id, () => true);' }],
     rules: ['I1', 'I2'],
-    seedsMax: 2_000,
+    seedsMax: 4_000,
   },
   {
     name: 'what diverged is not stashed',

@@ -35,14 +35,10 @@ export function createGatedStore(world: World, host: Host, gate: Gate): Store {
     list: (prefix, options) => gate.pass(store.list(prefix, options)),
     async transact(operations) {
       world.failovers.sends(host, operations);
-      const leaving = passedOn(operations);
-      if (leaving.length > 0) {
-        for (const strike of host.atHandover) strike(leaving);
-        host.atHandover.clear();
-      } else {
-        // What is handed over is locked with the session of its new owner.
+      // What is handed over is locked with the session of its new owner.
+      if (passedOn(operations).length === 0)
         for (const operation of operations) if (operation.kind === 'lock') world.checks.locks(host, operation.session);
-      }
+      for (const strike of host.atTransaction) if (strike(operations)) host.atTransaction.delete(strike);
       const outcome = await proving(
         async () => {
           const outcome = await store.transact(operations);
@@ -75,7 +71,8 @@ export function createGatedStore(world: World, host: Host, gate: Gate): Store {
   };
 }
 
-function passedOn(operations: readonly Operation[]): readonly DatasetId[] {
+/** The volumes that another node gets with it. */
+export function passedOn(operations: readonly Operation[]): readonly DatasetId[] {
   return operations.flatMap(({ kind, key }) =>
     kind === 'unlock' && key.startsWith(`${keys.volumes}/`) ? [key.slice(keys.volumes.length + 1) as DatasetId] : [],
   );
