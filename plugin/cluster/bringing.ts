@@ -36,6 +36,9 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
     const { doc } = volume;
     const ask = { id: doc.id, epoch: doc.epoch };
     const call = { timeoutMs: callMs, signal };
+    // Of this time, not of one before: perhaps there is nothing to send.
+    target.sentBytes = 0;
+    target.totalBytes = null;
     for (let step = 0; step < stepsMax && !signal.aborted; step += 1) {
       const startedMs = clock.bootMs();
       target.copy ??= await peers.call(target.node, 'copy-state', ask, call);
