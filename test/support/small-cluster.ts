@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { type AliveDoc, keys, type NodeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
+import type { EventKind } from '../../controller/model/events.ts';
 import { type NodeName, parseNodeName, parseVolumeName } from '../../controller/model/names.ts';
 import { timings } from '../../controller/model/timing.ts';
 import { createMemoryStore, type MemoryStore } from '../../controller/store/memory.ts';
@@ -27,8 +28,14 @@ export type SmallCluster = {
   onStream: (from: NodeName, to: NodeName) => Promise<void> | void;
   /** Called before each transaction of a node. */
   onTransact: (from: NodeName, operations: readonly Operation[]) => void;
+  /** What nodes have told people. */
+  readonly told: readonly Told[];
+  /** From now on nothing gets to the node or away from it, and its session is over. */
+  cutOff(name: string): void;
   dispose(): Promise<void>;
 };
+
+export type Told = { readonly node: string; readonly kind: EventKind; readonly subject: string; readonly text: string };
 
 export type SmallNode = {
   readonly name: NodeName;
@@ -56,6 +63,8 @@ export async function startSmallCluster(names: readonly string[]): Promise<Small
   const client = store.connect('test');
   const nodes = new Map<string, SmallNode>();
   const pipes = new Map<number, PromiseWithResolvers<MemoryStream>>();
+  const told: Told[] = [];
+  const cut = new Set<string>();
   const ending = new AbortController();
   const running: Promise<void>[] = [];
   let last = 0;
@@ -78,9 +87,15 @@ export async function startSmallCluster(names: readonly string[]): Promise<Small
     return found;
   }
 
+  function refuseCut(from: NodeName, to: NodeName): void {
+    for (const name of [from, to])
+      if (cut.has(name)) throw new FlockError('node-unreachable', `node ${name} is cut off`);
+  }
+
   function peersOf(me: NodeName): Peers {
     return {
       async call(to, name, ask, { signal }) {
+        refuseCut(me, to);
         const answer = node(to).agent.answers[name] as (
           peer: NodeName,
           ask: unknown,
@@ -90,6 +105,7 @@ export async function startSmallCluster(names: readonly string[]): Promise<Small
       },
       forward: () => Promise.reject(new FlockError('not-supported', 'nothing is forwarded')),
       async transfer(to, transfer, onProgress, signal) {
+        refuseCut(me, to);
         await Promise.race([cluster.onStream(me, to), rejectedBy(signal, 'node-unreachable')]);
         last += 1;
         const descriptor = last;
@@ -147,7 +163,7 @@ export async function startSmallCluster(names: readonly string[]): Promise<Small
       },
       deadlines: { load: () => new Map(), publish: async () => undefined },
       stashMs: () => 86_400_000,
-      tell: () => undefined,
+      tell: (kind, subject, text) => void told.push({ node: name, kind, subject, text }),
     });
     const idOf = (volume: string) => {
       const record = state.byName(parseVolumeName(volume));
@@ -183,6 +199,12 @@ export async function startSmallCluster(names: readonly string[]): Promise<Small
     node,
     onStream: () => undefined,
     onTransact: () => undefined,
+    told,
+    cutOff(name) {
+      cut.add(name);
+      store.cut(name);
+      store.endSession(node(name).context.state.fact('session') as SessionId);
+    },
     async dispose() {
       ending.abort();
       await Promise.all(running);
