@@ -1,5 +1,6 @@
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError, hasCode } from '../../controller/model/errors.ts';
+import { policyOf } from '../../controller/model/failover.ts';
 import { type NodeName, quote, type VolumeName } from '../../controller/model/names.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { SessionId } from '../../controller/store/store.ts';
@@ -90,9 +91,13 @@ export function createObtaining(parts: ObtainingParts): Obtaining {
   async function askOwner(doc: VolumeDoc, session: SessionId, leftMs: number, signal: AbortSignal): Promise<void> {
     const owner = directory.node(doc.owner);
     if (owner !== null && owner.alive === null) {
+      const way =
+        policyOf(doc.options) === 'auto' && doc.replicas.length > 0
+          ? 'A node with a copy takes it over by itself within seconds: try again in a moment. If it does not, this shows why and does it:'
+          : 'Bring that node back, or take the volume over with what was replicated:';
       throw new FlockError(
         'owner-dead',
-        `volume ${quote(doc.name)} belongs to node ${doc.owner}, which does not answer. Bring that node back, or take the volume over with what was replicated: "flockctl failover ${doc.name}"`,
+        `volume ${quote(doc.name)} belongs to node ${doc.owner}, which does not answer. ${way} "flockctl failover ${doc.name}"`,
         { owner: doc.owner, replicas: doc.replicas },
       );
     }
