@@ -63,6 +63,9 @@ const idleMsMax = 5000;
 /** So many checks in a row without a change, and the volume counts as idle. */
 const idleAfterChecks = 30;
 
+/** What may be lost comes together from this wait, the sending, and the time until somebody notices. */
+const limitedShare = 4;
+
 export type IntervalInput = {
   /** What the volume asks for. */
   readonly intervalMs: number;
@@ -70,16 +73,19 @@ export type IntervalInput = {
   readonly lastCycleMs: number;
   /** Checks in a row that found nothing new to send. */
   readonly unchangedChecks: number;
+  /** The most that a takeover may lose, of volumes that limit it; such a one is looked at no less often for being idle, or busy. */
+  readonly maxLossMs?: number | null;
 };
 
 /**
  * How long to wait until the next check of a volume for a replica. A busy one rests as long as its last cycle took, so that
  * replication takes half of the time at most; an idle one is checked less and less often.
  */
-export function nextInterval({ intervalMs, lastCycleMs, unchangedChecks }: IntervalInput): number {
+export function nextInterval({ intervalMs, lastCycleMs, unchangedChecks, maxLossMs = null }: IntervalInput): number {
   const doublings = Math.min(16, Math.max(0, unchangedChecks - idleAfterChecks + 1));
   const idleMs = Math.min(intervalMs * 2 ** doublings, Math.max(intervalMs, idleMsMax));
   const busyMs = Math.min(2 * lastCycleMs, Math.max(intervalMs, busyMsMax));
+  if (maxLossMs !== null) return Math.max(intervalMs, Math.min(busyMs, maxLossMs / limitedShare));
   return Math.max(intervalMs, idleMs, busyMs);
 }
 

@@ -159,8 +159,6 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     }
     const waiting = targets.some((target) => !has(target, work.newest?.identity));
     const intervalMs = doc.options.intervalMs ?? intervalMsDefault;
-    // Its copies are to be known as complete up to the last second.
-    const isWatched = waiting || doc.options.maxLossMs !== null;
     // Nothing can change what is not mounted but `touch` tells of it.
     const isAtRest = !volume.isMounted && !work.touched && !waiting && work.newest !== null;
     work.restsWith = isAtRest ? copies : null;
@@ -170,7 +168,12 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     }
     work.checkAtMs =
       startedMs +
-      nextInterval({ intervalMs, lastCycleMs: work.cycleMs, unchangedChecks: isWatched ? 0 : work.unchanged });
+      nextInterval({
+        intervalMs,
+        lastCycleMs: work.cycleMs,
+        unchangedChecks: waiting ? 0 : work.unchanged,
+        maxLossMs: doc.options.maxLossMs,
+      });
   }
 
   async function takeSnapshot({ doc }: Replicated, work: Work): Promise<void> {

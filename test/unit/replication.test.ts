@@ -60,6 +60,14 @@ describe('the interval of replication', () => {
   const next = (intervalMs: number, lastCycleMs: number, unchangedChecks = 0) =>
     nextInterval({ intervalMs, lastCycleMs, unchangedChecks });
 
+  it('keeps to a part of what may be lost, where that is limited', () => {
+    const limited = { intervalMs: 1000, maxLossMs: 12_000 };
+    assert.equal(nextInterval({ ...limited, lastCycleMs: 0, unchangedChecks: 100 }), 1000);
+    assert.equal(nextInterval({ ...limited, lastCycleMs: 1_000, unchangedChecks: 0 }), 2000);
+    assert.equal(nextInterval({ ...limited, lastCycleMs: 8_000, unchangedChecks: 0 }), 3000);
+    assert.equal(nextInterval({ ...limited, maxLossMs: 0, lastCycleMs: 8_000, unchangedChecks: 0 }), 1000);
+  });
+
   it('is what was asked for, or twice the last cycle', () => {
     assert.equal(next(1000, 70), 1000);
     assert.equal(next(100, 70), 140);
