@@ -226,8 +226,8 @@ export type HandoverView = z.infer<typeof handoverView>;
 export const copyBody = z.strictObject({ volume: z.string(), to: z.string() });
 /**
  * `done`: the node has now what the volume was at some time after the call before this one; the next call begins another round. Within
- * half a second otherwise `running`. `sentBytes`, `totalBytes` (null: not known): of what is being sent; `roundMs`: how long this
- * round took, null while it runs.
+ * half a second otherwise `running`. `sentBytes`: in this round; `totalBytes`: of what is being sent now, null where that is not
+ * known; `roundMs`: how long this round took, null while it runs.
  */
 export const copyRoundView = z.object({
   state: z.enum(['running', 'done']),

@@ -107,7 +107,11 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
     target.totalBytes = from === null ? await storage.estimate({ id: volume.doc.id, to: to.name, from: null }) : null;
     await work.holds.take(to.name, target.node);
     const transfer = { doc: volume.doc, to: to.name, toIdentity: to.identity, from: from?.name ?? null };
-    await peers.transfer(target.node, transfer, (bytes) => (target.sentBytes = bytes), signal);
+    const onProgress = (bytes: number) => {
+      target.everSentBytes += bytes - target.sentBytes;
+      target.sentBytes = bytes;
+    };
+    await peers.transfer(target.node, transfer, onProgress, signal);
     const { epoch, snapshots } = target.copy ?? { epoch: volume.doc.epoch, snapshots: null };
     target.copy = {
       epoch: Math.max(epoch, volume.doc.epoch),

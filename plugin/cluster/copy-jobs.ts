@@ -7,6 +7,7 @@ import type { Storage } from '../storage/storage.ts';
 import type { Directory } from './directory.ts';
 import type { ExtraCopies } from './extra-copies.ts';
 import type { Clock, Peers } from './ports.ts';
+import type { CopyStatus } from './replication-work.ts';
 import type { Replicator } from './replicator.ts';
 import { within } from './within.ts';
 
@@ -50,7 +51,13 @@ export type CopyJobParts = {
 type Job = {
   askedAtMs: number;
   /** The one that runs, or whose end nobody has been told of. */
-  round: { readonly done: Promise<number>; readonly stop: AbortController; isOver: boolean } | null;
+  round: {
+    readonly done: Promise<number>;
+    readonly stop: AbortController;
+    /** What had been sent before. */
+    readonly beforeBytes: number;
+    isOver: boolean;
+  } | null;
 };
 
 const answerMs = 500;
@@ -104,6 +111,10 @@ export function createCopyJobs(parts: CopyJobParts): CopyJobs {
     endRound(job, new FlockError('not-owner', `volume ${id} has another owner, or nobody asks for this copy any more`));
   }
 
+  function copyOf({ id }: VolumeRecord, to: NodeName): CopyStatus | undefined {
+    return replicator.status(id).find(({ node }) => node === to);
+  }
+
   function endRound(job: Job, reason: FlockError): void {
     job.round?.stop.abort(reason);
     job.round = null;
@@ -111,7 +122,8 @@ export function createCopyJobs(parts: CopyJobParts): CopyJobs {
 
   function begin(record: VolumeRecord, to: NodeName): NonNullable<Job['round']> {
     const stop = new AbortController();
-    const round = { stop, done: bring(record, to, stop.signal), isOver: false };
+    const beforeBytes = copyOf(record, to)?.everSentBytes ?? 0;
+    const round = { stop, done: bring(record, to, stop.signal), beforeBytes, isOver: false };
     round.done
       .catch(() => undefined)
       .finally(() => {
@@ -140,8 +152,8 @@ export function createCopyJobs(parts: CopyJobParts): CopyJobs {
         throw error;
       });
       if (roundMs !== null) forget(job, round);
-      const copy = replicator.status(record.id).find(({ node }) => node === to);
-      const { sentBytes = 0, totalBytes = null } = copy ?? {};
+      const { everSentBytes = 0, totalBytes = null } = copyOf(record, to) ?? {};
+      const sentBytes = Math.max(0, everSentBytes - round.beforeBytes);
       return { state: roundMs === null ? 'running' : 'done', sentBytes, totalBytes, roundMs };
     },
 

@@ -15,6 +15,7 @@ export type Target = {
   sending: Promise<void> | null;
   sentBytes: number;
   totalBytes: number | null;
+  everSentBytes: number;
   failures: number;
   retryAtMs: number;
   problem: string | null;
@@ -50,8 +51,11 @@ export type CopyStatus = {
   /** Age of what the copy has, where the volume has something newer; 0: it has everything; null: nothing is known yet. */
   readonly lagMs: number | null;
   readonly snapshot: SnapshotName | null;
+  /** Of what is being sent, or was sent last. */
   readonly sentBytes: number;
   readonly totalBytes: number | null;
+  /** All that was sent there since this node has begun to; only grows. */
+  readonly everSentBytes: number;
   readonly problem: string | null;
 };
 
@@ -85,6 +89,7 @@ export function targetOf(work: Work, node: NodeName): Target {
     sending: null,
     sentBytes: 0,
     totalBytes: null,
+    everSentBytes: 0,
     failures: 0,
     retryAtMs: 0,
     problem: null,
@@ -143,6 +148,7 @@ export function statusOf(work: Work, target: Target, now: number): CopyStatus {
     snapshot: target.copy?.snapshots?.at(-1)?.name ?? null,
     sentBytes: target.sentBytes,
     totalBytes: target.totalBytes,
+    everSentBytes: target.everSentBytes,
     problem: target.problem,
   };
 }

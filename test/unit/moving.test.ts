@@ -263,6 +263,7 @@ describe('copies for a move', () => {
       return answer.state === 'done' ? answer : undefined;
     });
     assert.ok(done.roundMs !== null);
+    assert.ok(done.sentBytes > 0);
     assert.equal((await estimate()).hasCopy, true);
     await one.write('v1', 'second');
     await until('another round is done', 10_000, async () => ((await round()).state === 'done' ? true : undefined));
