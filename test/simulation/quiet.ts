@@ -1,6 +1,8 @@
+import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import { messageOf } from '../../controller/model/errors.ts';
 import type { DatasetId } from '../../controller/model/names.ts';
 import { Violation } from './checks.ts';
-import { dockerRun, dockerStop } from './docker.ts';
+import { ask, dockerRun, dockerStop } from './docker.ts';
 import type { Workload } from './workload.ts';
 import type { World } from './world.ts';
 
@@ -13,6 +15,9 @@ const useGraceMs = 11 * 60_000;
 const heldMaxOfTag = 2;
 /** Copies that nobody wants any more go late, so most runs don't wait for that. */
 const thoroughShare = 0.2;
+/** Of the runs. */
+const movingShare = 0.3;
+const moveMs = 20_000;
 
 /** Tells `done` when it has come to that, or throws what is missing. */
 export function watchConvergence(world: World, workload: Workload, done: () => void): void {
@@ -32,7 +37,9 @@ export function watchConvergence(world: World, workload: Workload, done: () => v
     const missing = problems(world, isThorough);
     if (missing.length > 0) world.trace(() => `MISSING ${missing[0]}`);
     if (missing.length === 0) {
-      runEverywhere(world, workload, startedMs + limitMs, done);
+      const run = () => runEverywhere(world, workload, startedMs + limitMs, done);
+      if (world.random.chance(movingShare)) moveIdle(world, startedMs + limitMs, run);
+      else run();
       return;
     }
     if (scheduler.nowMs() - startedMs > limitMs)
@@ -105,17 +112,50 @@ function leaks(world: World, node: World['hosts'][number]['name']): readonly str
   return found;
 }
 
+/** Idle volumes of one node can be handed over together. */
+function moveIdle(world: World, untilMs: number, done: () => void): void {
+  const { random, scheduler } = world;
+  const idle = idleVolumes(world);
+  if (idle.length === 0) {
+    done();
+    return;
+  }
+  const first = random.pick(idle);
+  const second = idle.find(({ id, owner }) => id !== first.id && owner === first.owner);
+  const group = second === undefined ? [first] : [first, second];
+  const from = world.host(first.owner);
+  const to = random.pick(world.hosts.filter((host) => host !== from));
+  ask(
+    world,
+    from,
+    async ({ context, agent }) => {
+      const records = group.flatMap(({ id }) => context.state.byId(id) ?? []);
+      return await agent()?.moving.handOver({ records, to: to.name, also: [], deadlineMs: moveMs });
+    },
+    (answer) => {
+      if (answer !== null && 'value' in answer && answer.value?.length === group.length) return done();
+      const why = answer === null ? 'no answer' : 'error' in answer ? messageOf(answer.error) : 'not all of them';
+      if (scheduler.nowMs() > untilMs)
+        throw new Violation(`I7: idle volumes of ${from.name} can't be moved to ${to.name}: ${why}`);
+      scheduler.after(1_000, () => moveIdle(world, untilMs, done));
+    },
+  );
+}
+
+function idleVolumes(world: World): readonly VolumeDoc[] {
+  const used = new Set<DatasetId>(world.hosts.flatMap((host) => [...host.containers].map(({ volume }) => volume)));
+  return [...world.docs().values()].flatMap(({ doc }) => (doc.trashed === null && !used.has(doc.id) ? [doc] : []));
+}
+
 /** An idle volume can be used on any node. What has just been mended may be refused for a moment. */
 function runEverywhere(world: World, workload: Workload, untilMs: number, done: () => void): void {
   const { random, scheduler } = world;
-  const used = new Set<DatasetId>(world.hosts.flatMap((host) => [...host.containers].map(({ volume }) => volume)));
-  const idle = [...world.docs().values()].filter(({ doc }) => doc.trashed === null && !used.has(doc.id));
-  const [first] = idle;
+  const [first] = idleVolumes(world);
   if (first === undefined) {
     done();
     return;
   }
-  const { id, name, owner } = first.doc;
+  const { id, name, owner } = first;
   const host = random.pick(world.hosts);
   dockerRun(world, host, name, workload.options(name), (container) => {
     if (typeof container === 'string') {
