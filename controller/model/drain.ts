@@ -4,6 +4,8 @@ import { isOver, type MoveDoc, type MoveLimits } from './move.ts';
 import { groupOf } from './move-group.ts';
 import { type Choice, chooseTarget, chooseVolumeTarget, type PlanFacts } from './move-plan.ts';
 import type { DatasetId, NodeName } from './names.ts';
+import { prepareNodes } from './node-index.ts';
+import { placeReplicas } from './placement.ts';
 import type { WorkloadDoc } from './workload.ts';
 
 /** What is still on a node that is being drained, and what to do about it next. Pure. */
@@ -68,7 +70,7 @@ export function viewDrain(
     .map(({ name }) => ({ name, state: 'stopped, stays' }));
   const owned = volumes.filter(({ owner, trashed }) => owner === node && trashed === null);
   const idle = new Set(idleVolumes(node, facts).map(({ id }) => id));
-  const copies = volumes.filter(({ replicas }) => replicas.includes(node)).map(({ name }) => name);
+  const copied = volumes.filter(({ replicas }) => replicas.includes(node));
   const trashed = volumes.filter((volume) => volume.owner === node && volume.trashed !== null).length;
   const choices = owned.map((volume) => ({ volume, choice: chooseVolumeTarget(volume, nodes) }));
   return {
@@ -80,7 +82,7 @@ export function viewDrain(
       if (!idle.has(volume.id)) return { name: volume.name, state: 'goes with its container' };
       return { name: volume.name, state: choice.node === null ? 'blocked' : `goes to ${choice.node}` };
     }),
-    copies,
+    copies: copied.map(({ name }) => name),
     problems: [
       ...(doc?.alive === false
         ? [`${node} is dead: what is on it can only be brought up elsewhere by a failover`]
@@ -92,15 +94,37 @@ export function viewDrain(
         ...choices.flatMap(({ volume, choice }) =>
           idle.has(volume.id) && choice.node === null ? [`volume ${volume.name}: ${choice.reason}`] : [],
         ),
+        ...(doc?.draining === true ? copyProblems(copied, facts) : []),
         ...told.problems,
       ]),
       ...(trashed === 0
         ? []
         : [`${trashed} removed ${trashed === 1 ? 'volume stays' : 'volumes stay'} in the trash of ${node}`]),
     ],
-    done: running.length === 0 && owned.length === 0 && copies.length === 0,
+    done: running.length === 0 && owned.length === 0 && copied.length === 0,
   };
 }
+
+/** Why copies stay: the owners of the volumes find no other place for them. As far as can be told without asking the owners. */
+function copyProblems(copied: readonly VolumeDoc[], { nodes, nowMs }: DrainFacts): readonly string[] {
+  const index = prepareNodes(nodes);
+  const reasons = copied.flatMap(({ id, name, owner, options, replicas }) => {
+    const inSync = replicas.map((replica) => ({ node: replica, inSync: true }));
+    const { problems } = placeReplicas({
+      volume: { id, owner, options, usedBytes: 0, replicas: inSync },
+      nodes: index,
+      nowMs,
+    });
+    return problems.map((problem) => ({ name, problem }));
+  });
+  return [...Map.groupBy(reasons, ({ problem }) => problem)].map(([problem, found]) => {
+    const names = found.slice(0, namedMax).map(({ name }) => name);
+    const more = found.length > namedMax ? ` and ${found.length - namedMax} more` : '';
+    return `the copies of ${names.join(', ')}${more} stay: ${problem}; another node there would do ("flockctl join"), and for a reboot they may stay`;
+  });
+}
+
+const namedMax = 8;
 
 /** What runs there, and what hangs together with it. */
 function groupsOn(node: NodeName, facts: DrainFacts, limits: MoveLimits): readonly Group[] {

@@ -1,4 +1,4 @@
-import type { NodeDoc, SpaceDoc, VolumeDoc } from './cluster.ts';
+import type { SpaceDoc, VolumeDoc } from './cluster.ts';
 import { FlockError } from './errors.ts';
 import { hashText, mix } from './hash.ts';
 import { formatLabels } from './labels.ts';
@@ -6,7 +6,7 @@ import type { MoveLimits } from './move.ts';
 import { findAsked, groupOf } from './move-group.ts';
 import { type NodeName, quote } from './names.ts';
 import { nearNames } from './near-names.ts';
-import { meetsConditions } from './node-index.ts';
+import { meetsConditions, type PlacementNode } from './node-index.ts';
 import { formatDuration } from './quantity.ts';
 import type { WorkloadDoc, WorkloadVolume } from './workload.ts';
 
@@ -26,11 +26,7 @@ export type MovePlan = {
   readonly obstacles: readonly string[];
 };
 
-export type PlanNode = NodeDoc & {
-  readonly alive: boolean;
-  /** null: not known yet. */
-  readonly space: SpaceDoc | null;
-};
+export type PlanNode = PlacementNode;
 
 /** What the store says. */
 export type PlanFacts = {
@@ -194,12 +190,10 @@ function volumeObstacles(
   if (doc.owner !== from) return [`volume ${name} belongs to ${doc.owner}, not to ${from}`];
   const { nodes, locality } = doc.options;
   if (!meetsConditions(target, { nodes, locality: null }))
-    return [
-      `volume ${name} is to be on ${nodes?.join(', ')} only: "flockctl volume set ${name} nodes=..." changes that`,
-    ];
+    return [`volume ${name} is to be on ${nodes?.join(', ')} only (its option nodes)`];
   if (!meetsConditions(target, doc.options))
     return [
-      `volume ${name} is to be on nodes with ${formatLabels(locality ?? {})}, which ${target.name} does not have`,
+      `volume ${name} is to be on nodes with ${formatLabels(locality ?? {})}, which ${target.name} does not have (its option locality)`,
     ];
   return [];
 }

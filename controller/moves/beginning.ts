@@ -44,14 +44,15 @@ export async function readFacts({ store, view }: Pick<BeginParts, 'store' | 'vie
     store.list(`${keys.spaces}/`),
   ]);
   const open = new Set(moves.filter(({ doc }) => !isOver(doc)).map(({ doc }) => doc.id as string));
-  const space = byName(spaces);
+  const rooms = byName(spaces);
   return {
     // A move that is not there any more, or over, keeps nobody.
     workloads: workloads.map(({ doc }) => (doc.move === null || open.has(doc.move) ? doc : { ...doc, move: null })),
     volumes: [...seen.volumes.values()],
     nodes: [...seen.nodes.values()].map((doc) => {
-      const room = space.get(doc.name);
-      return { ...doc, alive: seen.alive.has(doc.name), space: room === undefined ? null : decodeSpace(room.value) };
+      const room = rooms.get(doc.name);
+      const space = room === undefined ? null : decodeSpace(room.value);
+      return { ...doc, alive: seen.alive.has(doc.name), deadSinceMs: null, space };
     }),
     routed: routes.services,
     indexes: new Map(workloads.map(({ doc, index }) => [doc.id, index])),
@@ -98,7 +99,7 @@ export async function beginMove(
       events.tell(
         'move-started',
         move.service,
-        `${summaryOf(move)}${cause === 'drain' ? ', which is being drained' : ''} (move ${move.id})`,
+        `${summaryOf(move)}${cause === 'drain' ? `, because ${move.from} is drained` : ''} (move ${move.id})`,
       );
       await prune(store, facts.moves);
       return { plan: planned, move };

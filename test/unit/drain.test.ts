@@ -96,6 +96,22 @@ describe('draining a node', () => {
     assert.ok(!done);
   });
 
+  it('says why copies stay', () => {
+    const dc = (name: string, where: string) => planNode(name, { labels: { dc: where } });
+    const copied = ['data', 'log'].map((name) => volumeDoc(name, 'n2', { replicas: ['n1'] }));
+    const view = viewed({
+      nodes: [{ ...dc('n1', 'east'), cordoned: true, draining: true }, dc('n2', 'east'), dc('n3', 'west')],
+      volumes: copied,
+    });
+    assert.equal(view.problems.length, 1);
+    assert.match(
+      view.problems[0] ?? '',
+      /^the copies of data, log stay: 1 of 1 local copies has no place: no more nodes in data center east/,
+    );
+    assert.deepEqual(viewed({ volumes: copied }).problems, [], 'n3 gets them');
+    assert.ok(!view.done);
+  });
+
   it('is over when nothing is left: no container, volume or copy', () => {
     const copied = viewed({ volumes: [volumeDoc('data', 'n2', { replicas: ['n1'] })] });
     assert.deepEqual([copied.copies, copied.done], [['data'], false]);
