@@ -74,7 +74,13 @@ export function createMoves(world: World, options: (volume: string) => Readonly<
       const records = names.flatMap((name) => context.state.byName(parseVolumeName(name)) ?? []);
       if (moving === undefined || records.length < names.length) throw new Error('not all of them are here');
       const also: readonly Operation[] = [{ kind: 'compare-and-set', key, value: 'starting', index }];
-      const end = world.groups.begin({ key, value: 'starting', to: to.name, ids: records.map(({ id }) => id) });
+      const end = world.groups.begin({
+        key,
+        value: 'starting',
+        from: from.name,
+        to: to.name,
+        ids: records.map(({ id }) => id),
+      });
       gate.onDeath(end);
       const limitMs = random.between(deadlineMs.min, deadlineMs.max);
       return await moving.handOver({ records, to: to.name, also, deadlineMs: limitMs }).finally(end);
@@ -138,6 +144,7 @@ type Group = {
   /** Of the document that changes with the volumes, and what it says then. */
   readonly key: string;
   readonly value: string;
+  readonly from: string;
   readonly to: string;
   readonly ids: readonly DatasetId[];
 };
@@ -161,13 +168,13 @@ export function createGroups(world: () => World): Groups {
     );
   }
 
-  /** From lock to lock in one change, which only an owner can do. */
-  function isHanded(old: Place | undefined, now: Place | undefined, to: string): boolean {
+  /** From lock to lock in one change, which only an owner can do; after a takeover that is another one. */
+  function isHanded(old: Place | undefined, now: Place | undefined, { from, to }: Group): boolean {
     if (old === undefined || now === undefined) return false;
     return (
       old.session !== null &&
       now.session !== null &&
-      old.owner !== to &&
+      old.owner === from &&
       now.owner === to &&
       now.epoch === old.epoch + 1
     );
@@ -187,7 +194,7 @@ export function createGroups(world: () => World): Groups {
       const now = placesNow();
       for (const group of groups) {
         const { key, ids, to } = group;
-        const handed = ids.filter((id) => isHanded(before.get(id), now.get(id), to));
+        const handed = ids.filter((id) => isHanded(before.get(id), now.get(id), group));
         const isChanged = !group.isDone && keys.has(key) && valueAt(world(), key) === group.value;
         if (isChanged) group.isDone = true;
         const isWhole = isChanged && handed.length === ids.length;

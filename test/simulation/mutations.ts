@@ -164,7 +164,7 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     rules: ['F4'],
-    seedsMax: 1_000,
+    seedsMax: 2_000,
   },
   {
     name: 'owners never say up to when their copies have everything',

@@ -33,7 +33,7 @@ export type RunResult = {
 };
 
 /** Of the runs: in the quiet one more host loses its power, so that it is seen what happens then without any other fault. */
-const lastLossShare = 0.3;
+const lastLossShare = 0.2;
 
 /** One run from one seed: some time with faults, then quiet. The same seed does the same, always. */
 export async function runSeed({ seed, trace, timing, withoutWatchdog = false }: RunOptions): Promise<RunResult> {
