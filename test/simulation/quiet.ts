@@ -137,6 +137,8 @@ function moveIdle(world: World, untilMs: number, done: () => void): void {
       const why = answer === null ? 'no answer' : 'error' in answer ? messageOf(answer.error) : 'not all of them';
       if (scheduler.nowMs() > untilMs)
         throw new Violation(`I7: idle volumes of ${from.name} can't be moved to ${to.name}: ${why}`);
+      // An unmount was lost since the convergence.
+      if (from.starting.size === 0) from.stepWallClock(useGraceMs);
       scheduler.after(1_000, () => moveIdle(world, untilMs, done));
     },
   );
