@@ -1,7 +1,7 @@
 import type { FailoverView } from '../../controller/model/api.ts';
 import type { AliveDoc, VolumeDoc } from '../../controller/model/cluster.ts';
 import type { DatasetId, NodeName, SnapshotName, VolumeName } from '../../controller/model/names.ts';
-import { isOwnedHere, trashedOf } from '../../controller/model/ownership.ts';
+import { isOwnedHere } from '../../controller/model/ownership.ts';
 import type { Timing } from '../../controller/model/timing.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { SessionId, Store } from '../../controller/store/store.ts';
@@ -17,6 +17,7 @@ import { createFence, tellFence } from './fence.ts';
 import { createLease } from './lease.ts';
 import { createMoving, type Moving } from './moving.ts';
 import { createObtaining } from './obtaining.ts';
+import { createOwnership } from './owning.ts';
 import { createPlacing } from './placing.ts';
 import type { Answers, Clock, Peers, Tell, Transfer, Users } from './ports.ts';
 import { createPromises } from './promises.ts';
@@ -241,49 +242,20 @@ export function createAgent(parts: AgentParts): Agent {
     log,
   });
 
-  const { obtain, assure } = createObtaining({
-    node,
-    clock,
-    peers,
-    state,
-    lease,
-    directory,
-    fence,
-    duties,
-    fenceAfterMs: timing.fenceAfterMs,
+  const ownership = createOwnership({
+    ...{ node, state, directory, transitions, replicator, peers },
+    obtaining: createObtaining({
+      node,
+      clock,
+      peers,
+      state,
+      lease,
+      directory,
+      fence,
+      duties,
+      fenceAfterMs: timing.fenceAfterMs,
+    }),
   });
-  const ownership: Ownership = {
-    elsewhere: (name) => {
-      const doc = directory.byName(name)?.doc;
-      return doc === undefined || state.byName(name) !== undefined ? null : doc;
-    },
-    all: () =>
-      [...directory.volumes()].flatMap(({ doc }) =>
-        doc.trashed === null && state.byName(doc.name)?.id !== doc.id ? [doc] : [],
-      ),
-    copies: replicator.status,
-    adopt(record) {
-      if (!directory.complete()) return null;
-      const doc = directory.volume(record.id)?.doc;
-      if (doc === undefined) return record;
-      if (doc.owner === node) return { ...record, epoch: doc.epoch };
-      return { ...record, phase: { kind: 'replica', owner: doc.owner, stashing: null } };
-    },
-    async claim(record) {
-      const doc = await transitions.claim(record);
-      return { ...record, epoch: doc.epoch };
-    },
-    obtain,
-    assure,
-    async publish(record) {
-      const doc = await transitions.setTrashed(record.id, trashedOf(record), record.name);
-      if (JSON.stringify(doc.options) !== JSON.stringify(record.options))
-        await transitions.update(record.id, (current) => ({ ...current, options: record.options }));
-    },
-    withdraw: (record) => transitions.withdraw(record),
-    touched: (id) => replicator.touch(id),
-    forward: (doc, request, signal) => peers.forward(doc.owner, request, signal),
-  };
 
   return {
     ownership,

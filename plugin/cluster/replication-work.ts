@@ -99,6 +99,22 @@ export function targetOf(work: Work, node: NodeName): Target {
   return made;
 }
 
+/** All that is known of its content may be old: to be looked at then. */
+export function touch(work: Work, atMs: number): void {
+  work.touched = true;
+  work.history = null;
+  work.mark = null;
+  work.unchanged = 0;
+  work.checkAtMs = Math.min(work.checkAtMs, atMs);
+}
+
+/** When the next of them is due, at the latest then. */
+export function nextCheckMs(works: Iterable<Work>, latestMs: number): number {
+  let next = latestMs;
+  for (const { checkAtMs, isAttended } of works) if (checkAtMs < next && !isAttended) next = checkAtMs;
+  return next;
+}
+
 /** Forgets the others and ends what is being sent to them, unless somebody waits for it. */
 export function dropTargets(work: Work, kept: readonly NodeName[]): void {
   if (work.syncs > 0) return;

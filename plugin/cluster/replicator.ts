@@ -15,12 +15,15 @@ import {
   has,
   historyOf,
   lastTimeMs,
+  nextCheckMs,
   statusOf,
   type Target,
   targetOf,
+  touch,
   type Work,
 } from './replication-work.ts';
 import { createThin } from './thinning.ts';
+import { orAborted } from './within.ts';
 
 /**
  * Brings the volumes that this node owns to the nodes that hold copies of them, all the time. One look at the pool tells which have
@@ -234,12 +237,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
   return {
     touch(id) {
       const work = works.get(id);
-      if (work === undefined) return;
-      work.touched = true;
-      work.history = null;
-      work.mark = null;
-      work.unchanged = 0;
-      work.checkAtMs = Math.min(work.checkAtMs, clock.bootMs() + tickMsMin);
+      if (work !== undefined) touch(work, clock.bootMs() + tickMsMin);
     },
     async sync(volume, node, isLocked, signal) {
       const work = workOf(volume.doc.id);
@@ -250,7 +248,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
         if (work.newest === null || mark !== work.mark)
           await (isLocked ? takeSnapshot(volume, work) : takeSnapshotAlone(volume, work, signal));
         // The regular round may begin to send as soon as what is being sent has ended.
-        while (target.sending !== null) await target.sending;
+        while (target.sending !== null) await orAborted(target.sending, signal);
         // A copy that the document does not list may have been given up since it was last seen.
         target.copy = null;
         const until = work.newest?.identity ?? null;
@@ -300,8 +298,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
   /** Volumes that are due about the same time are looked at together: a look at one costs nearly as much as at a thousand. */
   function pauseMs(): number {
     const now = clock.bootMs();
-    let next = now + tickMsMax;
-    for (const { checkAtMs, isAttended } of works.values()) if (checkAtMs < next && !isAttended) next = checkAtMs;
+    const next = nextCheckMs(works.values(), now + tickMsMax);
     return Math.max(works.size > manyVolumes ? tickMsMany : tickMsMin, next - now);
   }
 }

@@ -10,3 +10,13 @@ export async function within<T>(clock: Clock, ms: number, signal: AbortSignal, w
     waited.abort();
   }
 }
+
+/** What the work answers, unless the signal fires before; the work goes on then. */
+export function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) return abort();
+    signal.addEventListener('abort', abort, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}

@@ -158,6 +158,16 @@ describe('volumes that a controller hands over', () => {
     for (const name of ['v1', 'v2']) await (await one.use(name))();
   });
 
+  it('stay where something else is being sent there all the time', async () => {
+    await cluster.node('n1').create('v1', { replicas: '0' });
+    const ask = await apiOf('n1');
+    cluster.onStream = () => new Promise(() => undefined);
+    const copying = await ask('POST', '/v1/copies', { volume: 'v1', to: 'n2' });
+    assert.equal(copyRoundView.parse(copying.body).state, 'running');
+    const answer = await ask('POST', '/v1/handovers', { to: 'n2', volumes: ['v1'], deadlineMs: 1_000 });
+    refused(answer, 500, 'deadline-exceeded', /nothing was changed/);
+  });
+
   for (const [what, which, phase, owner] of [
     ['are kept, all of them, where the store was out of reach', 'both', 'ready', 'n1'],
     ['are followed, all of them, where the answer of the store was lost', 'answers', 'replica', 'n2'],
