@@ -29,6 +29,8 @@ export type Ending =
   /** Docker was asked to send it a signal, or to stop it. */
   | 'signalled'
   | 'by-itself'
+  /** A controller has stopped it, for a move that came to nothing. */
+  | 'by-flock'
   /** It was not seen. */
   | 'unknown';
 
@@ -62,6 +64,7 @@ export function reviveOf(facts: RevivalFacts): Revival {
   if (status !== 'exited') return { kind: 'none' };
   const settledMs = ending === 'by-itself' ? settleByItselfMs : settleMs;
   if (facts.downMs < settledMs) return { kind: 'wait', ms: settledMs - facts.downMs };
+  if (ending === 'by-flock') return { kind: 'start', why: 'a move had stopped it' };
   if (ending === 'signalled') return stopped('a person stopped it');
   if (facts.error !== '') return { kind: 'start', why: `Docker could not start it: ${facts.error}` };
   if (facts.isOneOff) return stopped('it has ended, and so has what it was attached to');

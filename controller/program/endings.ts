@@ -9,6 +9,8 @@ import type { Ending } from '../model/revival.ts';
 export type Endings = {
   /** Null: the events begin now, and what was before was not seen. */
   take(event: ContainerEvent | null): void;
+  /** This program stops it: for a move, or because it is elsewhere by now. That is no person's wish. */
+  stopping(container: string): void;
   /** `stopSignal`: of the container, by name or number. */
   of(container: string, stopSignal: string | null): Ending;
   /** For how long the events have been seen without a break. */
@@ -37,6 +39,8 @@ const firstRealTime = 34;
 
 export function createEndings(bootMs: () => number): Endings {
   let told = new Map<string, Told>();
+  /** Stopped by this program, until they are started again. */
+  const ours = new Set<string>();
   let sinceMs = bootMs();
 
   function change(container: string, change: (before: Told) => Told): void {
@@ -56,8 +60,10 @@ export function createEndings(bootMs: () => number): Endings {
       }
       const { container, action, signal } = event;
       const atMs = bootMs();
-      if (action === 'start' || action === 'destroy') told.delete(container);
-      else if (action === 'stop') change(container, (before) => ({ ...before, isStopped: true }));
+      if (action === 'start' || action === 'destroy') {
+        told.delete(container);
+        ours.delete(container);
+      } else if (action === 'stop') change(container, (before) => ({ ...before, isStopped: true }));
       else if (action === 'die') change(container, (before) => ({ ...before, diedAtMs: atMs }));
       else if (action === 'kill')
         change(container, (before) => ({
@@ -65,7 +71,12 @@ export function createEndings(bootMs: () => number): Endings {
           signals: [...before.signals, { number: Number(signal), atMs }].slice(-signalsMax),
         }));
     },
+    stopping(container) {
+      if (ours.size >= containersMax) ours.clear();
+      ours.add(container);
+    },
     of(container, stopSignal) {
+      if (ours.has(container)) return 'by-flock';
       const { signals, isStopped, diedAtMs } = told.get(container) ?? untold;
       if (isStopped) return 'signalled';
       if (diedAtMs === null) return 'unknown';

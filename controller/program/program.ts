@@ -42,8 +42,15 @@ const retryMs = 2_000;
 export async function run(parts: ProgramParts, signal: AbortSignal): Promise<void> {
   const { paths, log } = parts;
   const clock = parts.clock ?? hostClock;
-  const docker = parts.docker ?? createDocker(paths.engineSocket);
   const endings = createEndings(clock.bootMs);
+  const engine = parts.docker ?? createDocker(paths.engineSocket);
+  const docker: Docker = {
+    ...engine,
+    stop(id, seconds) {
+      endings.stopping(id);
+      return engine.stop(id, seconds);
+    },
+  };
   let living: Living | null = null;
   let reviver: Reviver | null = null;
   const watch = createDockerWatch({

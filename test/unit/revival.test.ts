@@ -36,6 +36,12 @@ describe('a container that does not run', () => {
     assert.equal(kindOf({ wanted: 'stopped', status: 'created' }), 'none');
   });
 
+  it('is started again when a move had stopped it that came to nothing', () => {
+    for (const policy of [{}, always, unlessStopped, onFailure(3)])
+      for (const exitCode of [0, 137]) assert.equal(kindOf({ ...policy, exitCode, ending: 'by-flock' }), 'start');
+    assert.equal(kindOf({ wanted: 'stopped', ending: 'by-flock' }), 'none');
+  });
+
   it('stays down when it has finished', () => {
     assert.equal(kindOf({ exitCode: 0 }), 'stopped');
     assert.equal(kindOf({ ...onFailure(0), exitCode: 0 }), 'stopped');
@@ -106,6 +112,18 @@ describe('why a container has ended', () => {
       for (const action of actions) tell(endings, action, action === 'kill' ? '15' : null);
       assert.equal(endings.of('a', null), 'signalled', actions.join());
     }
+  });
+
+  it('is flock’s own, until the container is started again', () => {
+    const endings = createEndings(() => 0);
+    endings.stopping('a');
+    for (const action of ['kill', 'die', 'stop']) tell(endings, action, action === 'kill' ? '15' : null);
+    assert.equal(endings.of('a', null), 'by-flock');
+    endings.take(null);
+    assert.equal(endings.of('a', null), 'by-flock', 'whatever Docker can’t tell any more');
+    tell(endings, 'start');
+    for (const action of ['kill', 'die']) tell(endings, action, action === 'kill' ? '15' : null);
+    assert.equal(endings.of('a', null), 'signalled');
   });
 
   it('is its own if no signal was sent, or one that ends nothing', () => {
