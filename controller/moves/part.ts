@@ -3,6 +3,7 @@ import type { Home, Part } from '../program/home.ts';
 import { createMoveRoutes } from './api.ts';
 import { createPluginCalls, createProxyCalls, reach } from './calls.ts';
 import { createDrainer } from './drainer.ts';
+import { createMoveFigures } from './figures.ts';
 import { createMover } from './mover.ts';
 import type { MoveTools } from './ports.ts';
 import { createRecords } from './records.ts';
@@ -16,20 +17,24 @@ export function createMovesPart(home: Home): Part {
     plugin: createPluginCalls(paths.pluginSocket),
     proxy: createProxyCalls(paths.proxySocket),
   };
+  const figures = createMoveFigures();
   const records = createRecords({
     ...{ store, clock, log },
-    onEnd: (doc) =>
+    onEnd(doc) {
+      figures.ended(doc);
       events.tell(
         doc.failure === null ? 'move-done' : 'move-failed',
         doc.service,
         `${summaryOf(doc)} (move ${doc.id})`,
-      ),
+      );
+    },
   });
   const mover = createMover({ tools, records, view });
   const begin = { store, view, events, clock };
   const drainer = createDrainer({ tools, mover, view, begin, events, log });
   return {
     routers: [createMoveRoutes({ tools, begin, mover, drainer, isMember: clusterId !== null })],
+    figures: figures.text,
     async run(signal) {
       if (clusterId === null) return;
       await Promise.all([mover.run(signal), drainer.run(signal)]);

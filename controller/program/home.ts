@@ -31,6 +31,8 @@ export type Home = {
 /** A part of the program. `run` works until the signal fires, and never rejects; the routers are served on the controller's socket. */
 export type Part = {
   readonly routers?: readonly Router[];
+  /** What Prometheus is told beside the program's own figures, in its text format. */
+  readonly figures?: () => Promise<string>;
   run(signal: AbortSignal): Promise<void>;
 };
 

@@ -29,6 +29,8 @@ import { createWorkloads, type WorkloadTimes } from './workloads.ts';
 export type Living = {
   readonly home: Home;
   readonly router: Router;
+  /** Of its parts, in Prometheus's text format. */
+  figures(): Promise<string>;
   /** Docker has said something. */
   wake(): void;
   /** Works until the signal fires, and closes the store then. */
@@ -125,6 +127,7 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
   return {
     home,
     router,
+    figures: async () => (await Promise.all(others.map(({ figures }) => figures?.() ?? ''))).join(''),
     wake: workloads.wake,
     async run(signal) {
       log.info({ event: 'home.opened', cluster: home.clusterId, store: store.kind }, 'looking at the store');

@@ -93,11 +93,11 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
         docker: watch.isUp() ? 'up' : (watch.problem() ?? 'unknown'),
       },
     }),
-    metrics: () =>
-      figuresText({
+    metrics: async () =>
+      (await figuresText({
         ...{ isStoreUp: isStoreUp(), isDockerUp: watch.isUp(), revivals: reviver?.count() ?? 0 },
         ...countsOf(living),
-      }),
+      })) + ((await living?.figures()) ?? ''),
   });
   const version = await readVersion(paths.version);
   log.info({ event: 'controller.started', version }, 'looking at Docker and the store');
