@@ -91,10 +91,15 @@ export function rollbacks(members: () => Members): void {
       const mount = ['--volume-driver=flock', '-v', 'shop-data:/data'];
       await n(1).docker('run', '-d', ...options, ...mount, nginx.name);
       await known(members(), n(1), 'shop');
-      for (const host of [n(2), n(3)]) await host.docker('rmi', '-f', nginx.name).catch(() => '');
       // Docker refuses to remove the image of a container that runs, and lets one run whose image is gone.
       await n(1).docker('stop', 'shop');
       await n(1).docker('rmi', '-f', nginx.name);
+      // Others have got it ahead of time, or are just getting it.
+      for (const host of [n(2), n(3)])
+        await until(`${host.name} has no image`, 20_000, async () => {
+          await host.docker('rmi', '-f', nginx.name).catch(() => '');
+          return (await host.docker('images', '-q', nginx.name)) === '' ? true : undefined;
+        });
       await n(1).docker('start', 'shop');
       await known(members(), n(1), 'shop');
       await until('it is to run', 20_000, async () =>
@@ -108,11 +113,12 @@ export function rollbacks(members: () => Members): void {
 
     it('the target’s pool is full', async () => {
       await begin();
-      const sum = await fill(n(1), web.volume, 200);
+      // Before there is more in the volume: its copy there is always up to date.
       await createVolume(n(2), 'filler', []);
       const { freeBytes } = poolView.parse(await n(2).json('df'));
       const mebibytes = Math.floor((freeBytes ?? 0) / 2 ** 20) - 80;
       await n(2).sh('filler', `fallocate -l ${mebibytes}M /data/blob && sync`);
+      const sum = await fill(n(1), web.volume, 200);
       const loads = loadCounter(hosts(), web);
       const moving = startMove(members(), n(1), 'web', n(2));
       const refused = await moving.begun.then(
