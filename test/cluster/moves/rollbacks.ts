@@ -114,7 +114,7 @@ export function rollbacks(members: () => Members): void {
     it('the target’s pool is full', async () => {
       await begin();
       // Before there is more in the volume: its copy there is always up to date.
-      await createVolume(n(2), 'filler', []);
+      await createVolume(n(2), 'filler', ['replicas=0']);
       const { freeBytes } = poolView.parse(await n(2).json('df'));
       const mebibytes = Math.floor((freeBytes ?? 0) / 2 ** 20) - 80;
       await n(2).sh('filler', `fallocate -l ${mebibytes}M /data/blob && sync`);
