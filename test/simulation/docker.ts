@@ -58,6 +58,10 @@ export function dockerRun(
   done: (container: Container | string) => void = () => undefined,
 ): void {
   const { random, scheduler } = world;
+  if (host.removing.has(name)) {
+    done('it is being removed');
+    return;
+  }
   const mountId = random.hex(16);
   const boot = host.bootId();
   const end = done;

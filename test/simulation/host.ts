@@ -16,6 +16,8 @@ export type Host = {
   readonly containers: Set<Container>;
   /** Names of volumes by the mounts of containers that Docker is about to start. */
   readonly starting: Map<string, string>;
+  /** Names of volumes that Docker is removing: no container with one is started meanwhile. */
+  readonly removing: Set<string>;
   readonly proofs: Proofs;
   /** Faults that wait for the next mount. */
   readonly atMount: Set<() => void>;
@@ -75,6 +77,7 @@ export function createHost(world: () => World, name: NodeName, rate: number): Ho
     file,
     containers,
     starting: new Map(),
+    removing: new Set(),
     atMount: new Set(),
     atTransaction: new Set(),
     proofs,
@@ -126,6 +129,7 @@ export function createHost(world: () => World, name: NodeName, rate: number): Ho
       for (const container of containers) container.end();
       containers.clear();
       host.starting.clear();
+      host.removing.clear();
       disk.mounted.clear();
       deadlines = new Map();
       watch?.cancel();

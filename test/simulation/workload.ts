@@ -105,8 +105,14 @@ export function startWorkload(world: World): Workload {
     }
   }
 
-  function person(host: Host, what: string, work: (process: Process, signal: AbortSignal) => Promise<unknown>): void {
+  function person(
+    host: Host,
+    what: string,
+    work: (process: Process, signal: AbortSignal) => Promise<unknown>,
+    done: () => void = () => undefined,
+  ): void {
     ask(world, host, work, (answer) => {
+      done();
       const why = answer === null ? 'no answer' : 'error' in answer ? messageOf(answer.error) : null;
       world.trace(() => `${host.name}: ${what}: ${why ?? 'done'}`);
     });
@@ -130,7 +136,9 @@ export function startWorkload(world: World): Workload {
   function remove(name: string, host: Host): void {
     // Docker refuses by itself where one of its containers has the volume.
     if (containers().some((container) => container.name === name) || [...host.starting.values()].includes(name)) return;
-    person(host, `removal of ${name}`, ({ context }, signal) => removeVolume(context, name, 'docker', signal));
+    const remove = ({ context }: Process, signal: AbortSignal) => removeVolume(context, name, 'docker', signal);
+    host.removing.add(name);
+    person(host, `removal of ${name}`, remove, () => host.removing.delete(name));
   }
 
   function restore(name: string, host: Host): void {
