@@ -125,6 +125,8 @@ type Owned = { readonly doc: VolumeDoc; readonly lastAtMs: number };
 export function loseOwner(world: World, done: () => void): void {
   const { scheduler, random, timing, failovers } = world;
   const docs = () => [...world.docs().values()].map(({ doc }) => doc).filter(({ trashed }) => trashed === null);
+  // What is made from now on may have no copy yet.
+  const settled = new Set(docs().map(({ id }) => id));
   const owners = new Set(docs().map(({ owner }) => owner));
   if (owners.size === 0) {
     done();
@@ -142,7 +144,7 @@ export function loseOwner(world: World, done: () => void): void {
     const goneMs = random.between(100, sessionMsMax);
     const untilMs = offAtMs + goneMs + 1.02 * timing.guardMs + takeMsMax;
     const owned = docs()
-      .filter(({ owner, replicas }) => owner === host.name && replicas.length > 0)
+      .filter(({ id, owner, replicas }) => settled.has(id) && owner === host.name && replicas.length > 0)
       .map((doc) => ({ doc, lastAtMs: failovers.takenAtMs(doc.id) }));
     losePower(host, goneMs);
     for (const end of ends) end();
