@@ -1,5 +1,5 @@
 import { hashText, mix } from './hash.ts';
-import { canAbort, isOver, type MoveDoc, turnOf } from './move.ts';
+import { canAbort, isOver, type MoveDoc, type MoveLimits, turnOf } from './move.ts';
 import type { NodeName } from './names.ts';
 
 /** Who does what about a move now, as one controller sees it. Pure. */
@@ -64,8 +64,16 @@ export function pauseLeftMs({ pausedAtMs, stepSinceMs, limits }: MoveDoc, nowMs:
   return (pausedAtMs ?? stepSinceMs) + limits.pauseMs - nowMs;
 }
 
+/** Of the pause, for a target that does not become ready: what is there is stopped, handed back, and started at the source. */
+export function wayBackMs({ pauseMs }: MoveLimits): number {
+  return Math.min(wayBackMsMax, pauseMs / 3);
+}
+
+const wayBackMsMax = 8_000;
 /** At the least, whatever is left of the pause: what was begun must be tried once. */
 const startMsMin = 5_000;
+/** Kept of the pause for the way back, so that whoever waits is served there if the target does not become ready. */
+const returnMs = 8_000;
 /** Acknowledgements of all proxies, and what lies around them. */
 const pausingMs = 8_000;
 /** Beyond the drain itself: reports of the proxies. */
@@ -93,7 +101,7 @@ export function stepLimitMs(doc: MoveDoc, nowMs: number): number {
     case 'committing':
       return left;
     case 'starting':
-      return Math.max(startMsMin, left);
+      return Math.max(startMsMin, doc.pausedAtMs === null ? left : left - returnMs);
     case 'releasing':
       return Math.max(releasingMsMin, left);
     case 'restoring':
