@@ -72,8 +72,6 @@ export function wayBackMs({ pauseMs }: MoveLimits): number {
 const wayBackMsMax = 8_000;
 /** At the least, whatever is left of the pause: what was begun must be tried once. */
 const startMsMin = 5_000;
-/** Kept of the pause for the way back, so that whoever waits is served there if the target does not become ready. */
-const returnMs = 8_000;
 /** Acknowledgements of all proxies, and what lies around them. */
 const pausingMs = 8_000;
 /** Beyond the drain itself: reports of the proxies. */
@@ -101,7 +99,7 @@ export function stepLimitMs(doc: MoveDoc, nowMs: number): number {
     case 'committing':
       return left;
     case 'starting':
-      return Math.max(startMsMin, doc.pausedAtMs === null ? left : left - returnMs);
+      return Math.max(startMsMin, doc.pausedAtMs === null ? left : left - wayBackMs(limits));
     case 'releasing':
       return Math.max(releasingMsMin, left);
     case 'restoring':
