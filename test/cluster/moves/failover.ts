@@ -159,21 +159,23 @@ export function failovers(members: () => Members): void {
 
   describe('flockctl node drain', () => {
     it('empties a node of containers, volumes and copies without a failed request, and undrain opens it again', async () => {
-      await startCounter(n(1), web, { volume: ['replicas=1'] });
-      await startReplicatedWriter(n(1), writer, ['replicas=1']);
-      await createVolume(n(1), 'idle', []);
+      // Wherever two of the nodes are left there is a place for each copy.
+      const options = ['replicas=0', 'remote-replicas=1'];
+      await startCounter(n(1), web, { volume: options });
+      await startReplicatedWriter(n(1), writer, options);
+      await createVolume(n(1), 'idle', options);
       const replicated = counterOf('second');
-      await startCounter(n(2), replicated, { volume: ['replicas=1'] });
+      await startCounter(n(3), replicated, { volume: options });
       for (const [host, name] of [
         [1, 'web'],
         [1, writer.container],
-        [2, 'second'],
+        [3, 'second'],
       ] as const)
         await known(members(), n(host), name);
       await answersFrom(hosts(), web, 'n1');
-      await answersFrom(hosts(), replicated, 'n2');
-      await until('n1 has a copy', 60_000, async () =>
-        (await copiesOf(n(2))).some(({ node, snapshot }) => node === 'n1' && snapshot !== null) ? true : undefined,
+      await answersFrom(hosts(), replicated, 'n3');
+      await until('each volume has a copy', 60_000, async () =>
+        (await copiesOf(n(2))).filter(({ snapshot }) => snapshot !== null).length >= 4 ? true : undefined,
       );
       const loads = [web, replicated].flatMap((one) => loadCounter(hosts(), one));
       await longFlockctl(n(2), 'node', 'drain', 'n1');
