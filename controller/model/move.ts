@@ -64,7 +64,7 @@ export type MoveLimits = {
   readonly prepareMs: number;
   /** All of the copying before the pause. */
   readonly copyMs: number;
-  /** From the first held request to the last moment at which the target may become ready. */
+  /** How long new requests are to wait at most. The target has to be ready some seconds before, so that there is time to go back. */
   readonly pauseMs: number;
   /** Of the pause, for requests that were begun before it. */
   readonly drainMs: number;

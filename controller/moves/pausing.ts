@@ -25,8 +25,14 @@ export const pause: Step = async (tools, { services, limits }, signal) => {
   return { kind: 'done', note: services.join(', '), pausedAtMs };
 };
 
-async function pauseOne({ proxy }: MoveTools, service: string, forMs: number, signal: AbortSignal): Promise<void> {
-  let extend = false;
+async function pauseOne(
+  { proxy }: MoveTools,
+  service: string,
+  forMs: number,
+  signal: AbortSignal,
+  isPaused = false,
+): Promise<void> {
+  let extend = isPaused;
   for (let attempt = 1; ; attempt += 1) {
     try {
       await proxy.pause(service, { forMs, waitMs: acknowledgeMs, extend }, signal);
@@ -38,6 +44,25 @@ async function pauseOne({ proxy }: MoveTools, service: string, forMs: number, si
     }
   }
 }
+
+/**
+ * On the way back nobody is let through to containers that do not run yet: what is left of the pause becomes as long as that may take. Never
+ * rejects: at worst the pause ends by itself.
+ */
+export async function hold(
+  tools: MoveTools,
+  { id, services, pausedAtMs }: MoveDoc,
+  signal: AbortSignal,
+): Promise<void> {
+  if (pausedAtMs === null) return;
+  const holding = services.map((service) => pauseOne(tools, service, wayBackMs, signal, true));
+  await Promise.all(holding).catch((error: unknown) =>
+    tools.log.warn({ event: 'move.not-held', move: id, reason: messageOf(error) }, 'the pause ends at its time'),
+  );
+}
+
+/** A client waits half a minute at most anyhow. */
+const wayBackMs = 30_000;
 
 /** Requests end. What is left when its time is over is no reason to turn back; that nothing waits any more is one. */
 export const drain: Step = async (tools, doc, signal) => {

@@ -13,7 +13,7 @@ import {
 } from './containers.ts';
 import { copyAll } from './copying.ts';
 import { handOver } from './handover.ts';
-import { drain, type Place, pause, releaseAll, untilPublished } from './pausing.ts';
+import { drain, hold, type Place, pause, releaseAll, untilPublished } from './pausing.ts';
 import type { MoveTools } from './ports.ts';
 import { readWorkload } from './records.ts';
 import { readRoutes } from './routes.ts';
@@ -137,9 +137,12 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   async returning(tools, doc, signal) {
     const containers = (await containersOn(tools, doc, 'to')).toReversed();
     const untilBootMs = endOf(tools, doc);
+    const holding = hold(tools, doc, signal);
     for (;;) {
       for (const { id, workload } of containers)
         await orAborted(tools.docker.stop(id, Math.min(returnStopSeconds, workload.spec.stopSeconds)), signal);
+      // Before the source can go on, and end the pause.
+      await holding;
       try {
         await handOver(tools, doc, { side: 'from', untilBootMs, note: `back to ${doc.from}` }, signal);
         return { kind: 'written' };
@@ -152,6 +155,7 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   },
 
   async restoring(tools, doc, signal) {
+    const holding = hold(tools, doc, signal);
     const containers = await containersOn(tools, doc, 'from');
     const count = await startAll(
       tools,
@@ -159,6 +163,7 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
       { untilBootMs: endOf(tools, doc), ended: 'again', ports: portsMade(tools) },
       signal,
     );
+    await holding;
     return { kind: 'done', note: count === 0 ? 'none was to run' : `${counted(count, 'container')} ready` };
   },
 
