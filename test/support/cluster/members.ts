@@ -72,8 +72,10 @@ export async function clean(members: Members): Promise<void> {
     });
     if (containers.length > 0) await host.docker('rm', '-f', ...containers);
   }
-  for (const { name, cordoned } of await nodesOf(cluster.host(1)))
-    if (cordoned) await cluster.host(1).flockctl('node', 'uncordon', name);
+  for (const { name, cordoned, draining } of await nodesOf(cluster.host(1))) {
+    if (draining) await cluster.host(1).flockctl('node', 'undrain', name);
+    else if (cordoned) await cluster.host(1).flockctl('node', 'uncordon', name);
+  }
   for (const { doc } of await volumesOf(members)) {
     if (doc.trashed === null) await members.n(1).flockctl('volume', 'rm', doc.name);
   }
