@@ -3,7 +3,7 @@ import pino from 'pino';
 import type { DockerEvent, DockerSource } from '../../controller/docker/source.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
 import { createMemoryStore, type MemoryStore } from '../../controller/store/memory.ts';
-import type { Pause } from '../../proxy/model/records.ts';
+import type { DrainTunnels, Pause } from '../../proxy/model/records.ts';
 import { emptyTable, type Table } from '../../proxy/model/table.ts';
 import type { Drained, Stack } from '../../proxy/stack/stack.ts';
 
@@ -101,13 +101,13 @@ export type FakeStack = Stack & {
   /** The newest. */
   table(): Table;
   fail(problem: string | null): void;
-  readonly drained: { readonly service: string; readonly timeoutMs: number }[];
+  readonly drained: { readonly service: string; readonly timeoutMs: number; readonly tunnels: DrainTunnels }[];
 };
 
 /** A stack that serves whatever it is given at once. */
 export function createFakeStack(left: Drained = { requests: 0, tunnels: 2, tunnelsClosed: 2 }): FakeStack {
   const tables: Table[] = [];
-  const drained: { readonly service: string; readonly timeoutMs: number }[] = [];
+  const drained: FakeStack['drained'] = [];
   let problem: string | null = null;
   let served = emptyTable;
   const table = () => tables.at(-1) ?? emptyTable;
@@ -126,8 +126,8 @@ export function createFakeStack(left: Drained = { requests: 0, tunnels: 2, tunne
     pauses: () => [...served.services.values()].flatMap(({ pause }) => pause?.id ?? []),
     generation: () => served.generation,
     inFlight: async () => ({ requests: 0, tunnels: 0, held: 0 }),
-    async drain(service, _pause, timeoutMs) {
-      drained.push({ service, timeoutMs });
+    async drain(service, _pause, timeoutMs, tunnels) {
+      drained.push({ service, timeoutMs, tunnels });
       return left;
     },
     close: async () => {},
@@ -145,5 +145,5 @@ export function createTestStore(): MemoryStore {
 
 export function pauseFor(ms: number, id = 'pause-1', drainMs: number | null = null): Pause {
   const nowMs = Date.now();
-  return { id, untilMs: nowMs + ms, drain: drainMs === null ? null : { untilMs: nowMs + drainMs } };
+  return { id, untilMs: nowMs + ms, drain: drainMs === null ? null : { untilMs: nowMs + drainMs, tunnels: 'wait' } };
 }
