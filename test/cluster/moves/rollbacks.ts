@@ -91,14 +91,18 @@ export function rollbacks(members: () => Members): void {
       const mount = ['--volume-driver=flock', '-v', 'shop-data:/data'];
       await n(1).docker('run', '-d', ...options, ...mount, nginx.name);
       await known(members(), n(1), 'shop');
+      const image = await n(1).docker('image', 'inspect', '--format', '{{.Id}}', nginx.name);
       // Docker refuses to remove the image of a container that runs, and lets one run whose image is gone.
       await n(1).docker('stop', 'shop');
-      await n(1).docker('rmi', '-f', nginx.name);
+      await n(1).docker('rmi', '-f', image);
       // Others have got it ahead of time, or are just getting it.
       for (const host of [n(2), n(3)])
         await until(`${host.name} has no image`, 20_000, async () => {
-          await host.docker('rmi', '-f', nginx.name).catch(() => '');
-          return (await host.docker('images', '-q', nginx.name)) === '' ? true : undefined;
+          await host.docker('rmi', '-f', image).catch(() => '');
+          return await host.docker('image', 'inspect', image).then(
+            () => undefined,
+            () => true as const,
+          );
         });
       await n(1).docker('start', 'shop');
       await known(members(), n(1), 'shop');
