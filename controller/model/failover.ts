@@ -105,7 +105,7 @@ export function decideFailover(input: FailoverInput): FailoverDecision {
 
 /** What needs nobody else's answer; null: nothing stands against it so far. */
 function beforeAsking(input: FailoverInput): FailoverDecision | null {
-  const { cause, force, me, doc, guardMs, nowMs, freeSinceMs, promisedUntilMs, calmUntilMs, nodes } = input;
+  const { cause, force, doc, guardMs, nowMs, freeSinceMs, promisedUntilMs, nodes } = input;
   const isAutomatic = cause === 'automatic';
   const policy = policyOf(doc.options);
   if (freeSinceMs === null) return none('locked', `node ${doc.owner} still holds the volume, or did so a moment ago`);
@@ -118,13 +118,18 @@ function beforeAsking(input: FailoverInput): FailoverDecision | null {
     return none('owner-lives', `node ${doc.owner} lives`);
   const guardedUntilMs = freeSinceMs + guardMs;
   if (guardedUntilMs > nowMs) return wait('guard', `node ${doc.owner} may still write to the volume`, guardedUntilMs);
+  const standing = isAutomatic ? beforeTakingByItself(input) : null;
+  if (standing !== null) return standing;
   if (promisedUntilMs > nowMs)
     return wait(
       'promise',
       `node ${doc.owner} may still write to the volume, as this node has promised`,
       promisedUntilMs,
     );
-  if (!isAutomatic) return null;
+  return null;
+}
+
+function beforeTakingByItself({ me, doc, nowMs, calmUntilMs, nodes }: FailoverInput): FailoverDecision | null {
   if (calmUntilMs > nowMs) return wait('calm', 'it was taken over by itself less than a minute ago', calmUntilMs);
   const dead = nodes.filter(({ deadSinceMs }) => deadSinceMs !== null);
   if (isBraked(dead.length, nodes.length)) {

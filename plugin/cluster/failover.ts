@@ -5,9 +5,11 @@ import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { State } from '../state.ts';
 import type { Candidates } from './candidates.ts';
 import type { Directory, SeenVolume } from './directory.ts';
+import { createDoubts } from './doubts.ts';
 import { eachOf } from './each-of.ts';
 import type { Lease } from './lease.ts';
 import type { Clock, Tell } from './ports.ts';
+import type { Promises } from './promises.ts';
 import type { Takeover } from './takeover.ts';
 
 /**
@@ -27,6 +29,8 @@ export type FailoverParts = {
   readonly directory: Directory;
   readonly candidates: Candidates;
   readonly takeover: Takeover;
+  readonly promises: Promises;
+  readonly guardMs: number;
   readonly tell: Tell;
   readonly log: Logger;
 };
@@ -47,6 +51,7 @@ export function createFailover(parts: FailoverParts): Failover {
   const told = new Map<DatasetId, Set<string>>();
   /** What others were asked about is asked again after a while, or when the volume has changed. */
   const resting = new Map<DatasetId, { readonly index: string; readonly untilMs: number }>();
+  const doubts = createDoubts(parts);
   let wakeUp: () => void = () => undefined;
   let isDue = true;
 
@@ -73,6 +78,7 @@ export function createFailover(parts: FailoverParts): Failover {
       const decision = candidates.decide(seen, automatic, new Map([[node, mine]]));
       if (decision.kind === 'wait' && decision.untilMs !== null) nextMs = Math.min(nextMs, decision.untilMs);
       if (decision.kind === 'refuse' && decision.rule === 'brake') note(seen, decision);
+      if (decision.kind === 'wait' && decision.rule === 'promise') void doubts.look(seen, signal);
       const isOpen = decision.kind === 'ask' || decision.kind === 'take';
       return isOpen || (decision.kind === 'refuse' && decision.rule !== 'brake');
     });

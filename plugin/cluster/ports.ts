@@ -84,6 +84,8 @@ export type CopyState = {
   readonly snapshots: readonly Pick<Snapshot, 'name' | 'identity'>[] | null;
   /** The stream of which it has a beginning, from an attempt that broke off. */
   readonly partial?: PartialCopy | null | undefined;
+  /** For how long the node has promised the owner not to take the volume; null: it has just started and may have forgotten. */
+  readonly promisedMs?: number | null | undefined;
   /** How long ago the copy certainly had everything, as its owner said; null: it did not. */
   readonly asOfAgeMs?: number | null | undefined;
 };

@@ -17,6 +17,10 @@ export type Promises = {
   give(volumes: readonly CopyRequest[]): readonly DatasetId[];
   /** Boot time until which this node has promised not to take the volume. */
   givenUntilMs(id: DatasetId): number;
+  /** For how long it has promised so from now on; null: a predecessor of this process may have, too. */
+  givenForMs(id: DatasetId): number | null;
+  /** Gives no promise about the volume until then. */
+  refuse(id: DatasetId, untilMs: number): void;
   /**
    * While this node tries to take a volume it promises nothing about it; nor for a while after it failed without the store's refusal,
    * which may still do what it was asked.
@@ -46,6 +50,7 @@ export function createPromises({ clock, peers, proofs, directory, state, timing,
   const given = new Map<DatasetId, number>();
   /** With the boot time until which. */
   const withheld = new Map<DatasetId, number>();
+  const startedMs = clock.bootMs();
   let isAsking = false;
 
   async function ask(signal: AbortSignal): Promise<void> {
@@ -90,6 +95,11 @@ export function createPromises({ clock, peers, proofs, directory, state, timing,
       return ids;
     },
     givenUntilMs: (id) => given.get(id) ?? Number.NEGATIVE_INFINITY,
+    givenForMs(id) {
+      const now = clock.bootMs();
+      return now < startedMs + timing.guardMs ? null : Math.max(0, (given.get(id) ?? now) - now);
+    },
+    refuse: (id, untilMs) => void withheld.set(id, Math.max(untilMs, withheld.get(id) ?? 0)),
     async withhold(id, work) {
       withheld.set(id, Number.POSITIVE_INFINITY);
       try {

@@ -28,12 +28,13 @@ export type SuccessionParts = Omit<CandidateParts, 'own'> &
   };
 
 export function createSuccession(parts: SuccessionParts): Succession {
-  const { clock, copies } = parts;
+  const { clock, copies, promises } = parts;
   const asOf = createAsOf(parts);
   const list = async (id: DatasetId): Promise<CopyState> => {
     const found = await copies.list(id);
     const asOfMs = asOf.of(id, found.snapshots);
-    return asOfMs === null ? found : { ...found, asOfAgeMs: clock.bootMs() - asOfMs };
+    const known = { ...found, promisedMs: promises.givenForMs(id) };
+    return asOfMs === null ? known : { ...known, asOfAgeMs: clock.bootMs() - asOfMs };
   };
   const candidates = createCandidates({ ...parts, own: list });
   const takeover = createTakeover({ ...parts, candidates });

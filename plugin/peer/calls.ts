@@ -22,6 +22,7 @@ const copyState = z.object({
   epoch,
   snapshots: z.array(z.object({ name: snapshot, identity: z.string() })).nullable(),
   partial: z.object({ toIdentity: z.string(), from: snapshot.nullable() }).nullish(),
+  promisedMs: z.number().nullish(),
   asOfAgeMs: z.number().nullish(),
 });
 const doc = z.unknown().transform((value): VolumeDoc => decodeVolume(JSON.stringify(value)));

@@ -135,25 +135,34 @@ export function loseOwner(world: World, done: () => void): void {
   const host = world.host(random.pick([...owners]));
   const far = random.chance(0.5) ? random.pick(world.hosts) : host;
   const ends = far === host ? [] : [world.network.cut(host.name, far.name), world.network.cut(far.name, host.name)];
-  world.trace(
-    () => `LAST ${host.name} loses its power${far === host ? '' : `, some time after its way to ${far.name}`}`,
-  );
+  const isHalf = far !== host && random.chance(0.4);
+  world.trace(() => `LAST ${host.name} loses ${isHalf ? 'the store' : 'its power'}, way to ${far.name} cut`);
 
   scheduler.after(random.between(500, 4_000), () => {
     const offAtMs = scheduler.nowMs();
     const goneMs = random.between(100, sessionMsMax);
-    const untilMs = offAtMs + goneMs + 1.02 * timing.guardMs + takeMsMax;
+    const untilMs = offAtMs + goneMs + (isHalf ? 3 : 1) * 1.02 * timing.guardMs + takeMsMax;
     const owned = docs()
       .filter(({ id, owner, replicas }) => settled.has(id) && owner === host.name && replicas.length > 0)
       .map((doc) => ({ doc, lastAtMs: failovers.takenAtMs(doc.id) }));
-    losePower(host, goneMs);
-    for (const end of ends) end();
+    if (isHalf) loseStore(host, goneMs);
+    else {
+      losePower(host, goneMs);
+      for (const end of ends) end();
+    }
     look(owned, offAtMs, untilMs);
   });
 
   function losePower(one: Host, goneMs: number): void {
     const session = one.file.facts.get('session') as SessionId | undefined;
     one.powerOff();
+    scheduler.after(goneMs, () => session !== undefined && world.store.endSession(session));
+  }
+
+  /** It goes on by promises, unless it does not reach one of the copies. */
+  function loseStore(one: Host, goneMs: number): void {
+    const session = one.file.facts.get('session') as SessionId | undefined;
+    world.store.cut(one.name);
     scheduler.after(goneMs, () => session !== undefined && world.store.endSession(session));
   }
 
@@ -184,6 +193,12 @@ export function loseOwner(world: World, done: () => void): void {
       if (late.length > 0 && scheduler.nowMs() > untilMs)
         world.checks.violate('F6', `${late[0]?.doc.id} has no owner since ${host.name} lost its power`);
       if (late.length === 0 && scheduler.nowMs() > untilMs - takeMsMax / 2) {
+        if (isHalf) {
+          world.store.heal(host.name);
+          for (const end of ends) end();
+          done();
+          return;
+        }
         host.powerOn();
         loseNext(taken.map(({ id }) => id));
       } else look(owned, offAtMs, untilMs);
@@ -198,10 +213,12 @@ export function loseOwner(world: World, done: () => void): void {
 
   function isTakenForSure({ doc: { options, replicas }, lastAtMs }: Owned, offAtMs: number): boolean {
     if (policyOf(options) !== 'auto' || offAtMs - lastAtMs < 1.1 * calmMs) return false;
+    if (isHalf && (options.maxLossMs !== null || replicas.length < 2 || !replicas.includes(far.name))) return false;
     return options.maxLossMs === null || (options.maxLossMs >= maxLossMsSure && replicas.length > 1);
   }
 
   function isKept({ options }: VolumeDoc): boolean {
-    return policyOf(options) !== 'auto' || options.maxLossMs === 0;
+    // One that lives without the store goes on saying that its copies have everything.
+    return policyOf(options) !== 'auto' || (options.maxLossMs === 0 && !isHalf);
   }
 }

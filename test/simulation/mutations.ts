@@ -186,6 +186,13 @@ export const mutations: readonly Mutation[] = [
     seedsMax: 1_000,
   },
   {
+    name: 'what is promised to an owner that stands still keeps others from its volumes',
+    file: 'plugin/cluster/doubts.ts',
+    changes: [{ from: 'now - sinceMs >= guardMs)', to: 'now < 0)' }],
+    rules: ['F6'],
+    seedsMax: 1_000,
+  },
+  {
     name: 'nobody takes what has no owner',
     file: 'plugin/cluster/failover.ts',
     changes: [{ from: 'if (session !== null ||', to: 'if (session === null ||' }],
