@@ -111,7 +111,7 @@ async function releaseOne({ proxy, clock }: MoveTools, service: string, signal: 
 }
 
 /** Of what a node's proxy says of a container, what is asked here (`proxy/containers/NODE/ID`). */
-const publishedSchema = z.object({ state: z.string(), healthy: z.boolean() });
+const publishedSchema = z.object({ state: z.string(), healthy: z.boolean(), starting: z.boolean().default(false) });
 
 export type Place = { readonly node: NodeName; readonly id: string };
 
@@ -125,7 +125,9 @@ export async function untilPublished(
   const serves = async ({ node, id }: Place): Promise<boolean> => {
     const entry = await store.get(`proxy/containers/${node}/${id}`, { fresh: true });
     const parsed = entry === null ? null : publishedSchema.safeParse(JSON.parse(entry.value));
-    return parsed?.success === true && parsed.data.state === 'running' && parsed.data.healthy;
+    if (parsed?.success !== true || parsed.data.state !== 'running') return false;
+    // Its ports answer: that its health check has said nothing yet keeps no request waiting.
+    return parsed.data.healthy || parsed.data.starting;
   };
   for (;;) {
     signal.throwIfAborted();

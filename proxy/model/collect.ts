@@ -147,7 +147,8 @@ function upstreamOf(container: ContainerDoc, isAlive: boolean): readonly Upstrea
   const { id, declared, node, startedAtMs, address, inner } = container;
   if (declared.service === null || address === null) return [];
   const healthy = container.healthy && isAlive;
-  return [{ container: id, service: declared.service, node, startedAtMs, healthy, address, inner }];
+  const starting = container.starting === true && isAlive;
+  return [{ container: id, service: declared.service, node, startedAtMs, healthy, starting, address, inner }];
 }
 
 function addLink(

@@ -27,6 +27,8 @@ export type ContainerFacts = {
   readonly state: string;
   /** Runs and, where it has a health check, has passed it. */
   readonly healthy: boolean;
+  /** Runs, and its health check has not said anything yet. */
+  readonly starting?: boolean | undefined;
   /** Where its node reaches it; null while it has no network. */
   readonly address: string | null;
   /** The node's address on the container's bridge; null where links can't begin, `problems` says why. */
@@ -104,6 +106,7 @@ export function readContainer(inspected: Inspected, nodeAddress: string): LocalC
       startedAtMs,
       state: state.Status,
       healthy: isRunning && (health === 'none' || health === 'healthy') && place.address !== null,
+      starting: isRunning && health === 'starting' && place.address !== null,
       address: state.Pid > 0 ? place.address : null,
       gateway: state.Pid > 0 ? place.gateway : null,
       declared,
@@ -181,6 +184,8 @@ export const containerSchema: z.ZodType<ContainerDoc> = z.object({
   startedAtMs: timeMs,
   state: text,
   healthy: z.boolean(),
+  // Older proxies do not say it.
+  starting: z.boolean().optional(),
   address: ip.nullable(),
   gateway: ip.nullable(),
   declared: declaredSchema,

@@ -85,6 +85,8 @@ export type UpstreamDoc = {
   readonly node: NodeName;
   readonly startedAtMs: number;
   readonly healthy: boolean;
+  /** Not yet healthy: used while its service has no healthy one. */
+  readonly starting?: boolean | undefined;
   /** Where its own node reaches the container. */
   readonly address: string;
   /** Where other nodes reach it: an address of its node, and the inner port there for each port of the container. */
@@ -164,6 +166,7 @@ export const upstreamSchema: z.ZodType<UpstreamDoc> = z.object({
   node: z.string().transform(parseNodeName),
   startedAtMs: timeMs,
   healthy: z.boolean(),
+  starting: z.boolean().optional(),
   address: ip,
   inner: z.object({ address: ip, ports: z.record(z.string(), port) }),
 });

@@ -81,7 +81,9 @@ function targetState({ service, targetPort }: RouteDoc | LinkDoc, { documents, t
 const containersNamedMax = 5;
 
 function hasHealthy(documents: Documents, service: string): boolean {
-  return documents.containers.some(({ declared, healthy }) => healthy && declared.service === service);
+  return documents.containers.some(
+    ({ declared, healthy, starting }) => (healthy || starting === true) && declared.service === service,
+  );
 }
 
 function livingOf({ documents: { nodes, members } }: Seen): readonly ProxyNodeDoc[] {

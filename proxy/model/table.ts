@@ -208,13 +208,14 @@ function buildServices(
   self: NodeName | null,
   conflicts: Conflict[],
 ): ReadonlyMap<ServiceName, TableService> {
-  const healthy = Map.groupBy(
-    records.upstreams.filter((upstream) => upstream.healthy).toSorted(byStart),
-    (upstream) => upstream.service,
-  );
+  const byService = (upstreams: readonly UpstreamDoc[]) =>
+    Map.groupBy(upstreams.toSorted(byStart), (upstream) => upstream.service);
+  const healthy = byService(records.upstreams.filter((upstream) => upstream.healthy));
+  // Docker's first check comes half a minute after the start as a rule: where nobody else serves, that would be a pause.
+  const starting = byService(records.upstreams.filter((upstream) => upstream.starting === true));
   return new Map(
     records.services.map((service) => {
-      const upstreams = placesOf(service, healthy.get(service.name) ?? [], conflicts);
+      const upstreams = placesOf(service, healthy.get(service.name) ?? starting.get(service.name) ?? [], conflicts);
       const endpoints = new Map<number, readonly Endpoint[]>();
       for (const port of wanted.get(service.name) ?? [])
         endpoints.set(

@@ -107,6 +107,23 @@ describe('the table', () => {
     );
   });
 
+  it('has those whose health check has said nothing yet where nobody is healthy', () => {
+    const upstreams = [
+      upstream('a', 'new', { healthy: false, starting: true }),
+      upstream('a', 'ill', { healthy: false }),
+      upstream('b', 'new', { healthy: false, starting: true }),
+      upstream('b', 'old'),
+    ];
+    const routes = [route(1, 'a', 'http://a -> 80'), route(2, 'b', 'http://b -> 80')];
+    const table = buildTable(records({ services: [service('a'), service('b')], routes, upstreams }), here);
+    const idsOf = (name: string) =>
+      table.services
+        .get(parseServiceName(name))
+        ?.endpoints.get(80)
+        ?.map(({ id }) => id);
+    assert.deepEqual([idsOf('a'), idsOf('b')], [['new'], ['old']]);
+  });
+
   it('has healthy containers only, at the address that this node reaches them', () => {
     const elsewhere = parseNodeName('elsewhere');
     const table = buildTable(
