@@ -38,8 +38,8 @@ type Result = {
 };
 
 /**
- * `pattern`: of the titles that are to be run again; empty: none can be. A hook that failed has kept all tests of its block from
- * running.
+ * `pattern`: of the titles that are to be run again; empty: none can be. A hook that failed has kept the rest of its
+ * block from running.
  */
 type Failure = { readonly title: string; readonly pattern: string; readonly message: string };
 
@@ -238,10 +238,15 @@ async function runMocha(suite: Suite, dryRun: boolean): Promise<Result> {
 
 function failureOf(test: Mocha.Runnable, error: Error): Failure {
   const title = test.fullTitle();
-  const isHook = test instanceof Mocha.Hook;
-  const wanted = RegExp.escape(isHook ? (test.parent?.fullTitle() ?? '') : title);
+  const again: string[] = [];
+  if (test instanceof Mocha.Hook)
+    test.parent?.eachTest((one) => {
+      if (one.state !== 'passed' || one === test.ctx?.currentTest) again.push(one.fullTitle());
+    });
+  else again.push(title);
+  const wanted = again.map((one) => RegExp.escape(one)).join('|');
   const message = String(error.message).replaceAll('\n', ' ').slice(0, messageCharactersMax);
-  return { title, pattern: isHook ? `^${wanted}` : `^${wanted}$`, message };
+  return { title, pattern: wanted === '' ? '' : `^(${wanted})$`, message };
 }
 
 const messageCharactersMax = 300;
