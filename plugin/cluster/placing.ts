@@ -8,6 +8,7 @@ import type { Store } from '../../controller/store/store.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Directory } from './directory.ts';
 import type { Clock } from './ports.ts';
+import type { CopyStatus } from './replication-work.ts';
 import type { Replicated, Replicator } from './replicator.ts';
 import type { Transitions } from './transitions.ts';
 
@@ -94,7 +95,7 @@ export function createPlacing(parts: PlacingParts): Placing {
 
   async function place(doc: VolumeDoc, nodes: ReturnType<typeof prepareNodes>): Promise<boolean> {
     const copies = new Map(replicator.status(doc.id).map((copy) => [copy.node, copy]));
-    const replicas = doc.replicas.map((name) => ({ node: name, inSync: copies.get(name)?.state === 'in-sync' }));
+    const replicas = doc.replicas.map((name) => ({ node: name, inSync: isUpToDate(copies.get(name)) }));
     const volume = { id: doc.id, owner: doc.owner, options: doc.options, usedBytes: usedBytes(doc.id), replicas };
     const placement = placeReplicas({ volume, nodes, nowMs: clock.bootMs() });
     problems.set(doc.id, [...placement.problems, ...placement.waiting.map(({ reason }) => reason)]);
@@ -134,6 +135,13 @@ export function createPlacing(parts: PlacingParts): Placing {
       }
     },
   };
+}
+
+/** A copy of a volume that is written all the time is always a little behind. */
+const usualLagMsMax = 5_000;
+
+function isUpToDate(copy: CopyStatus | undefined): boolean {
+  return copy !== undefined && copy.snapshot !== null && copy.lagMs !== null && copy.lagMs <= usualLagMsMax;
 }
 
 /** What comes together is decided together. */

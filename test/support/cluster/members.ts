@@ -170,7 +170,7 @@ export async function startReplicatedWriter(
   const count = options.reduce((sum, option) => sum + Number(/replicas=(\d)/.exec(option)?.[1] ?? 0), 0);
   await createVolume(host, writer.volume, options);
   await startWriter(host, writer);
-  await until(`${writer.volume} has ${count} copies`, 40_000, async () => {
+  await until(`${writer.volume} has ${count} copies`, 120_000, async () => {
     const copies = (await copiesOf(host)).filter(({ volume }) => volume === writer.volume);
     return copies.length === count && copies.every(({ snapshot }) => snapshot !== null) ? true : undefined;
   });
