@@ -80,6 +80,9 @@ export async function startClusterHost(options: ClusterHostOptions): Promise<Clu
   });
 
   let up = true;
+  /** What was stopped here, and only that, goes on with a repair: flock stops processes, too, and has its reasons. */
+  let frozen: Host | null = null;
+  const stopped = new Map<number, Daemon>();
   const boot = async () => {
     await flock.boot();
     up = true;
@@ -106,6 +109,18 @@ export async function startClusterHost(options: ClusterHostOptions): Promise<Clu
     if (daemon === 'docker') await flock.startDocker();
     if (daemon === 'consul') await startConsul(flock.host);
     if (daemon === 'zfs-fuse') await flock.startZfsFuse();
+  };
+  /** Everything there, also what flock had stopped before: it will do so again. */
+  const thawHost = async () => {
+    frozen = null;
+    await flock.host.thaw();
+  };
+  const goOn = async (pids: readonly number[]): Promise<void> => {
+    for (const pid of pids) {
+      const daemon = stopped.get(pid);
+      stopped.delete(pid);
+      if (daemon !== undefined && up && (await pidsOf(daemon)).includes(pid)) process.kill(pid, 'SIGCONT');
+    }
   };
   const signal = async (daemon: Daemon, what: NodeJS.Signals): Promise<readonly number[]> => {
     const pids = await pidsOf(daemon);
@@ -142,20 +157,19 @@ export async function startClusterHost(options: ClusterHostOptions): Promise<Clu
     async freeze() {
       const { host } = flock;
       await host.freeze();
+      frozen = host;
       // A host that was killed meanwhile has nothing to thaw.
-      return async () => (up && host === flock.host ? await host.thaw() : undefined);
+      return async () => (up && host === flock.host ? await thawHost() : undefined);
     },
     async freezeDaemon(daemon) {
       const pids = await signal(daemon, 'SIGSTOP');
+      for (const pid of pids) stopped.set(pid, daemon);
       // A call into the kernel is finished first.
       for (const pid of pids)
         await until(`${daemon} on ${name} stands still`, 10_000, async () =>
           (await processState(pid)) === 'T' ? true : undefined,
         );
-      return async () => {
-        const now = up ? await pidsOf(daemon) : [];
-        for (const pid of pids) if (now.includes(pid)) process.kill(pid, 'SIGCONT');
-      };
+      return () => goOn(pids);
     },
     async killDaemon(daemon) {
       const { host } = flock;
@@ -167,7 +181,8 @@ export async function startClusterHost(options: ClusterHostOptions): Promise<Clu
     },
     async repair() {
       if (!up) return await boot();
-      await flock.host.thaw();
+      if (frozen === flock.host) await thawHost();
+      await goOn([...stopped.keys()]);
       if (backend === 'zfs') await start('zfs-fuse');
       for (const daemon of ['consul', 'docker', 'plugin'] as const) await start(daemon);
     },
