@@ -48,7 +48,7 @@ const minuteMs = 60_000;
 const askedMinutes = Number(process.env['FLOCK_SOAK_MINUTES'] || 0) + Number(process.env['FLOCK_CHAOS_MINUTES'] || 0);
 
 const suites: readonly Suite[] = [
-  { name: 'unit', packages: [], needs: null, needsPlugin: false, testTimeoutMs: 10_000, suiteTimeoutMs: 6 * minuteMs },
+  { name: 'unit', packages: [], needs: null, needsPlugin: false, testTimeoutMs: 30_000, suiteTimeoutMs: 15 * minuteMs },
   {
     name: 'simulation',
     packages: [],
