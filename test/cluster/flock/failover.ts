@@ -58,13 +58,17 @@ export function failovers(members: () => Members): void {
       await settled(members(), 120_000);
       const { doc } = await volumeOf(members(), writer.volume);
       assert.deepEqual([doc.owner, doc.epoch], [next.name, 2]);
-      assert.deepEqual([...doc.replicas].sort(), [old.name, third.name].sort());
+      // In the other data center one copy is all that is wanted of this one.
+      assert.ok(doc.replicas.length > 0 && !doc.replicas.some((name) => name === next.name), doc.replicas.join());
       const fromOld = await acknowledged(old, writer);
-      const [stash] = (await stashesOf(next)).filter(({ volume }) => volume === writer.volume);
-      assert.deepEqual([stash?.node, stash?.volume], ['n1', writer.volume]);
+      // A node that is to hold no copy any more waits half a minute before it gives up what it has.
+      const stash = await until('what only the old owner had is a stash', 90_000, async () =>
+        (await stashesOf(next)).find(({ volume }) => volume === writer.volume),
+      );
+      assert.equal(stash.node, 'n1');
 
       await next.docker('stop', '-t', '0', writer.container);
-      const replicated = await acknowledgedBefore(fromOld, stash?.common ?? '');
+      const replicated = await acknowledgedBefore(fromOld, stash.common ?? '');
       assert.ok(replicated.length > 0);
       const found = await readRecords(next, writer);
       const { faults, lost } = checkRecords(found, [...replicated, ...(await acknowledged(next, writer))]);
