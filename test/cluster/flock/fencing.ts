@@ -207,19 +207,25 @@ export function takeovers(members: () => Members): void {
       await settled(members());
       const { doc } = await volumeOf(members(), writer.volume);
       assert.deepEqual([doc.owner, doc.epoch], [next.name, 2]);
-      assert.deepEqual([...doc.replicas].sort(), [old.name, third.name]);
+      // In the other data center one copy is all that is wanted of this one.
+      assert.ok(doc.replicas.length > 0 && !doc.replicas.some((name) => name === next.name), doc.replicas.join());
 
       await next.docker('stop', '-t', '0', writer.container);
-      const [stash] = await stashesOf(next);
-      assert.deepEqual([stash?.node, stash?.volume], ['n1', writer.volume]);
-      const replicated = await acknowledgedBefore(fromOld, stash?.common ?? '');
+      // A node that is to hold no copy any more waits half a minute before it gives up what it has.
+      const stash = await until(
+        'what only the old owner had is a stash',
+        90_000,
+        async () => (await stashesOf(next))[0],
+      );
+      assert.deepEqual([stash.node, stash.volume], ['n1', writer.volume]);
+      const replicated = await acknowledgedBefore(fromOld, stash.common ?? '');
       assert.ok(replicated.length > 0);
       const found = await readRecords(next, writer);
       const { faults, lost } = checkRecords(found, [...replicated, ...(await acknowledged(next, writer))]);
       assert.deepEqual({ faults, lost }, { faults: [], lost: [] });
 
       // What only the old owner had is not lost either.
-      await next.flockctl('stash', 'restore', stash?.id ?? '', 'rescued');
+      await next.flockctl('stash', 'restore', stash.id, 'rescued');
       const rescued = checkRecords(await readRecords(third, { ...writer, volume: 'rescued' }), fromOld);
       assert.deepEqual({ faults: rescued.faults, lost: rescued.lost }, { faults: [], lost: [] });
       // And each copy is the volume.
