@@ -38,8 +38,11 @@ export function failovers(members: () => Members): void {
 
       await old.kill();
       const next = await until('the volume has another owner', takenMsMax, async () => {
-        const { doc, session } = await volumeOf(members(), writer.volume);
-        return session === null ? undefined : [n(2), n(3)].find(({ name }) => name === doc.owner);
+        // While Consul elects a leader there is no answer.
+        const seen = await volumeOf(members(), writer.volume).catch(() => null);
+        return seen === null || seen.session === null
+          ? undefined
+          : [n(2), n(3)].find(({ name }) => name === seen.doc.owner);
       });
       await startWriter(next, writer);
       await acknowledgedAfter(next, writer, await bootSeconds());

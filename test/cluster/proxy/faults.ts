@@ -92,7 +92,7 @@ export function faults(members: () => Members): void {
         return seen.size >= 2 && seen.has('web-2') ? true : undefined;
       });
       await n(1).kill();
-      await until('only the other one is asked', 30_000, async () => {
+      await until('only the other one is asked', 90_000, async () => {
         const names = await Promise.all(
           Array.from({ length: 6 }, () => askWeb(n(3), `http://${n(3).address}/`, 'www.example.test')),
         );

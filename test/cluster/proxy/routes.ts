@@ -38,7 +38,7 @@ export function routes(members: () => Members): void {
       const loads = hosts().map((entry) => load(n(3), entry, 'www.example.test', { seconds: 4 }));
       await n(1).docker('stop', '-t', '3', 'web-1');
       for (const { failed, requests, text } of await Promise.all(loads)) {
-        assert.ok(requests > 100, text);
+        assert.ok(requests > 20, text);
         // A request that ran in the container when it ended can be lost by its death; nothing else may.
         assert.ok(failed <= 8, text);
       }
