@@ -1,11 +1,10 @@
 import type { Logger } from 'pino';
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
-import { FlockError, hasCode, messageOf } from '../../controller/model/errors.ts';
+import { FlockError, messageOf } from '../../controller/model/errors.ts';
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import { intervalMsDefault, nextInterval, snapshotName, snapshotTimeMs } from '../../controller/model/replication.ts';
 import type { Locks } from '../locks.ts';
 import type { Storage } from '../storage/storage.ts';
-import { createBring } from './bringing.ts';
 import type { Clock, Peers } from './ports.ts';
 import {
   type CopyStatus,
@@ -17,11 +16,11 @@ import {
   lastTimeMs,
   nextCheckMs,
   statusOf,
-  type Target,
   targetOf,
   touch,
   type Work,
 } from './replication-work.ts';
+import { createSending } from './sending.ts';
 import { createThin } from './thinning.ts';
 import { orAborted } from './within.ts';
 
@@ -78,18 +77,14 @@ const tickMsMax = 1_000;
 /** With more volumes than this ticks are further apart. */
 const manyVolumes = 20;
 const tickMsMany = 250;
-const retryMsMin = 500;
-const retryMsMax = 30_000;
 const pruneMs = 60_000;
-const transfersMax = 6;
 
 export function createReplicator(parts: ReplicatorParts): Replicator {
-  const { storage, clock, peers, locks, volumes, onStale, log } = parts;
+  const { storage, clock, peers, locks, volumes, log } = parts;
   const works = new Map<DatasetId, Work>();
-  const bring = createBring({ storage, clock, peers, log });
-  const thin = createThin({ storage, clock, peers, locks, onFailed: failed });
-  let transfers = 0;
   let wake: () => void = () => undefined;
+  const sending = createSending({ ...parts, onEnd: () => wake() });
+  const thin = createThin({ storage, clock, peers, locks, onFailed: sending.failed });
 
   function workOf(id: DatasetId): Work {
     const known = works.get(id) ?? createWork(storage, id, clock.bootMs() + pruneMs);
@@ -146,7 +141,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
         await takeSnapshotAlone(volume, work, signal);
         work.unchanged = 0;
       } else if (!changed) work.unchanged += 1;
-      for (const target of idle) if (!has(target, work.newest?.identity)) start(volume, work, target);
+      for (const target of idle) if (!has(target, work.newest?.identity)) sending.start(volume, work, target);
       for (const target of targets) if (has(target, work.newest?.identity) && !changed) target.currentAtMs = startedMs;
       if (work.pruneAtMs <= startedMs) {
         work.pruneAtMs = startedMs + pruneMs;
@@ -197,33 +192,6 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
       await takeSnapshot(volume, work);
     });
 
-  function start(volume: Replicated, work: Work, target: Target): void {
-    if (transfers >= transfersMax) return;
-    transfers += 1;
-    target.sending = bring(volume, work, target, { until: null, signal: target.stop.signal })
-      .catch((error: unknown) => failed(work, target, error))
-      .finally(() => {
-        target.sending = null;
-        transfers -= 1;
-        wake();
-      });
-  }
-
-  function failed(work: Work, target: Target, error: unknown): void {
-    if (target.stop.signal.aborted) return;
-    target.copy = null;
-    target.failures += 1;
-    target.retryAtMs = clock.bootMs() + Math.min(retryMsMax, retryMsMin * 2 ** Math.min(10, target.failures - 1));
-    const problem = messageOf(error);
-    if (problem !== target.problem)
-      log.warn(
-        { event: 'replication.copy-failed', dataset: work.id, node: target.node, reason: problem },
-        'a copy can not be brought up to date',
-      );
-    target.problem = problem;
-    if (hasCode(error, 'epoch-stale')) onStale(work.id);
-  }
-
   async function drop(id: DatasetId): Promise<void> {
     const work = works.get(id);
     if (work === undefined) return;
@@ -252,18 +220,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
         // A copy that the document does not list may have been given up since it was last seen.
         target.copy = null;
         const until = work.newest?.identity ?? null;
-        const bringing = bring(volume, work, target, {
-          until,
-          signal: AbortSignal.any([signal, target.stop.signal]),
-        });
-        target.sending = bringing
-          .catch(() => {
-            target.copy = null;
-          })
-          .finally(() => {
-            target.sending = null;
-          });
-        await bringing;
+        await sending.send(volume, work, target, { until, signal: AbortSignal.any([signal, target.stop.signal]) });
       } finally {
         work.syncs -= 1;
       }

@@ -55,6 +55,16 @@ export const mutations: readonly Mutation[] = [
     seedsMax: 500,
   },
   {
+    name: 'a regular round begins beside what is being sent',
+    file: 'plugin/cluster/sending.ts',
+    changes: [
+      { from: ' || target.sending !== null) return;', to: ') return;' },
+      { from: 'if (target.sending !== null) throw', to: 'if (false) throw' },
+    ],
+    rules: ['one stream to a copy'],
+    seedsMax: 300,
+  },
+  {
     name: 'one promise is as good as all',
     file: 'plugin/cluster/promises.ts',
     changes: [{ from: 'holders.every(', to: 'holders.some(' }],

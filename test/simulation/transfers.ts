@@ -28,7 +28,19 @@ const stallMsMax = 8_000;
 export function createTransfers(world: () => World, network: Network): Transfers {
   /** What file descriptors are to the real backends. */
   const pipes = new Map<number, Pipe>();
+  /** What each process sends, and to whom. */
+  const running = new WeakMap<Gate, Set<string>>();
   let last = 0;
+
+  /** Answers what is to be called at its end. */
+  function noteRunning(host: Host, gate: Gate, node: string, { doc }: Transfer): () => void {
+    const all = running.get(gate) ?? new Set();
+    running.set(gate, all);
+    const key = `${doc.id} to ${node}`;
+    if (all.has(key)) world().checks.violate('one stream to a copy', `${host.name} sends ${key} twice at once`);
+    all.add(key);
+    return () => all.delete(key);
+  }
 
   function openPipe(): number {
     const { promise, resolve, reject } = Promise.withResolvers<MemoryStream>();
@@ -113,11 +125,13 @@ export function createTransfers(world: () => World, network: Network): Transfers
       const { scheduler, random, checks } = world();
       const target = world().host(node);
       const descriptor = openPipe();
+      const hasEnded = noteRunning(host, gate, node, transfer);
       return new Promise<void>((resolve, reject) => {
         let isSettled = false;
         const settle = (run: () => void) => {
           if (isSettled) return;
           isSettled = true;
+          hasEnded();
           stall.cancel();
           signal.removeEventListener('abort', aborted);
           gate.deliver(run);
