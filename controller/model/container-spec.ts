@@ -91,7 +91,6 @@ function specOf(inspected: InspectedWorkload, facts: SpecFacts, service: string 
     networks: others,
     networksNeeded: Object.fromEntries(needed),
     ports: [...new Set(ports)].toSorted((a, b) => a - b),
-    hasHealthCheck: (Config.Healthcheck?.Test ?? []).some((word) => word !== 'NONE'),
     stopSeconds: Math.max(0, Config.StopTimeout ?? stopSecondsDefault),
   };
 }

@@ -70,9 +70,8 @@ export type ContainerSpec = {
   readonly networks: Readonly<Record<string, unknown>>;
   /** User-defined networks that must exist: made with this body of `POST /networks/create` where they do not. */
   readonly networksNeeded: Readonly<Record<string, unknown>>;
-  /** Ports inside the container that routes or links lead to: it is ready when they take connections. */
+  /** Ports inside the container that routes or links lead to: it is ready when they take connections, and its health check has nothing against it. */
   readonly ports: readonly number[];
-  readonly hasHealthCheck: boolean;
   /** Of `docker stop`, in seconds. */
   readonly stopSeconds: number;
 };
@@ -105,7 +104,6 @@ export const specSchema: z.ZodType<ContainerSpec> = z.object({
   networks: record,
   networksNeeded: record,
   ports: z.array(z.int().min(1).max(65_535)),
-  hasHealthCheck: z.boolean(),
   stopSeconds: count,
 });
 

@@ -1,8 +1,8 @@
-import { z } from 'zod';
 import { FlockError, messageOf } from '../model/errors.ts';
 import type { MoveDoc } from '../model/move.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import type { MoveTools } from './ports.ts';
+import { type Inspected, lacks, look } from './readiness.ts';
 import { readWorkload } from './records.ts';
 
 /** The containers of a move on one of its nodes. */
@@ -11,27 +11,8 @@ export type MovedContainer = { readonly id: string; readonly workload: WorkloadD
 const lookMs = 25;
 const startsMax = 3;
 const startAgainMs = 300;
-/** Of a container that has neither ports nor a health check: that it has not ended by then is all that can be told. */
-const settledMs = 300;
 const tailLines = 8;
 const tailCharactersMax = 600;
-
-const inspectedSchema = z.object({
-  State: z.object({
-    Running: z.boolean(),
-    Restarting: z.boolean().default(false),
-    ExitCode: z.number().default(0),
-    Error: z.string().default(''),
-    Health: z.object({ Status: z.string() }).nullish(),
-  }),
-  HostConfig: z.object({ NetworkMode: z.string().default('') }),
-  NetworkSettings: z.object({
-    Networks: z
-      .record(z.string(), z.object({ IPAddress: z.string().default(''), GlobalIPv6Address: z.string().default('') }))
-      .nullish(),
-  }),
-});
-type Inspected = z.infer<typeof inspectedSchema>;
 
 /** The documents of a move's containers, in the order of their start. Throws where one is gone: a person has removed it. */
 export async function membersOf({ store }: MoveTools, doc: MoveDoc): Promise<readonly WorkloadDoc[]> {
@@ -58,11 +39,6 @@ export async function containersOn(
       throw new FlockError('move-refused', `container ${workload.name} was not made on ${doc[side]}`);
     return { id, workload };
   });
-}
-
-export async function look({ docker }: MoveTools, id: string): Promise<Inspected | null> {
-  const answer = await docker.inspect(id);
-  return answer === null ? null : inspectedSchema.parse(answer);
 }
 
 export type Starting = {
@@ -134,9 +110,7 @@ async function untilReady(
     if (found.State.Running && !found.State.Restarting) {
       const lacking = await lacks(
         tools,
-        { ports, hasHealthCheck: workload.spec.hasHealthCheck },
-        found,
-        clock.bootMs() - sinceBootMs,
+        { id, found, ports, forMs: clock.bootMs() - sinceBootMs, untilBootMs },
         signal,
       );
       if (lacking === null) return;
@@ -148,35 +122,6 @@ async function untilReady(
       throw new FlockError('deadline-exceeded', `container ${workload.name} is not ready in time: it ${missing}`);
     await clock.sleep(lookMs, signal);
   }
-}
-
-/** What a container that runs lacks to be ready; null: nothing. */
-async function lacks(
-  { reach }: MoveTools,
-  { ports, hasHealthCheck }: { readonly ports: readonly number[]; readonly hasHealthCheck: boolean },
-  found: Inspected,
-  forMs: number,
-  signal: AbortSignal,
-): Promise<string | null> {
-  if (ports.length > 0) {
-    const address = addressOf(found);
-    if (address === null) return 'has no address';
-    const open = await Promise.all(ports.map((port) => reach(address, port, signal)));
-    const closed = ports.filter((_, index) => open[index] !== true);
-    return closed.length === 0 ? null : `takes no connections on port ${closed.join(', ')}`;
-  }
-  if (hasHealthCheck) {
-    const health = found.State.Health?.Status ?? 'starting';
-    return health === 'healthy' ? null : `is ${health} by its health check`;
-  }
-  return forMs >= settledMs ? null : 'has just been started';
-}
-
-function addressOf({ HostConfig, NetworkSettings }: Inspected): string | null {
-  if (HostConfig.NetworkMode === 'host') return '127.0.0.1';
-  const networks = Object.values(NetworkSettings.Networks ?? {});
-  const addresses = networks.flatMap(({ IPAddress, GlobalIPv6Address }) => [IPAddress, GlobalIPv6Address]);
-  return addresses.find((address) => address !== '') ?? null;
 }
 
 async function endedError(

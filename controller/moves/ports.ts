@@ -20,7 +20,7 @@ export type MoveTools = {
   readonly log: Logger;
 };
 
-export type MoveDocker = Pick<Docker, 'list' | 'inspect' | 'start' | 'stop' | 'remove' | 'tail'>;
+export type MoveDocker = Pick<Docker, 'list' | 'inspect' | 'start' | 'stop' | 'remove' | 'tail' | 'execute'>;
 
 /** What this node's plugin is asked. Failures are FlockErrors: its own, or `not-ready` and `deadline-exceeded` where it does not answer. */
 export type PluginCalls = {

@@ -2,19 +2,12 @@ import { workloadLabel } from '../model/container-spec.ts';
 import { FlockError, hasCode, messageOf } from '../model/errors.ts';
 import type { MoveDoc, MoveMember, MoveProgress, MoveStep, StepOutcome } from '../model/move.ts';
 import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
-import {
-  containersOn,
-  look,
-  type MovedContainer,
-  membersOf,
-  orAborted,
-  type PortsMade,
-  startAll,
-} from './containers.ts';
+import { containersOn, type MovedContainer, membersOf, orAborted, type PortsMade, startAll } from './containers.ts';
 import { copyAll } from './copying.ts';
 import { handOver } from './handover.ts';
 import { drain, hold, type Place, pause, releaseAll, untilPublished } from './pausing.ts';
 import type { MoveTools } from './ports.ts';
+import { look } from './readiness.ts';
 import { readWorkload } from './records.ts';
 import { readRoutes } from './routes.ts';
 

@@ -24,6 +24,11 @@ export type Docker = DockerSource & {
   rename(id: string, name: string): Promise<void>;
   /** The last lines that a container has printed, for people; less where Docker does not keep them. */
   tail(id: string, lines: number): Promise<string>;
+  /**
+   * Runs a command in a container, as its user, to its end. `exitCode` null: it has not come to its end within `ms`, and goes on in
+   * there; 126 and 127, as in a shell: it could not be run.
+   */
+  execute(id: string, command: readonly string[], ms: number, signal: AbortSignal): Promise<Executed>;
   /** Docker starts it again by itself never more, or always ... */
   setRestartPolicy(id: string, policy: 'no' | 'always' | 'unless-stopped' | 'on-failure'): Promise<void>;
   /** The answer as it came; null: there is none. */
@@ -38,6 +43,8 @@ export type Docker = DockerSource & {
   /** Takes what `docker save` wrote. Resolves when Docker has all of it. */
   loadImage(from: Readable, signal: AbortSignal): Promise<void>;
 };
+
+export type Executed = { readonly exitCode: number | null; readonly output: string };
 
 const askMsMax = 10_000;
 const changeMsMax = 60_000;
@@ -154,6 +161,22 @@ export function createDocker(socketPath: string): Docker {
       const what = `reading what container ${short(id)} has printed`;
       return textOfLog(await readText((await change(what, question)) as Readable));
     },
+    async execute(id, command, ms, signal) {
+      const what = `running ${command[0]} in container ${short(id)}`;
+      const body = { AttachStdout: true, AttachStderr: true, Cmd: command };
+      const exec = madeSchema.parse(await change(what, post(`${at('containers', id)}/exec`, askMsMax, { body }))).Id;
+      const limit = AbortSignal.any([signal, within(ms)]);
+      let output: Buffer = Buffer.alloc(0);
+      try {
+        const started = post(`/exec/${exec}/start`, 0, { body: { Detach: false }, signal: limit, isStream: true });
+        output = await readText(addAbortSignal(limit, (await change(what, started)) as Readable));
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!limit.aborted) throw error;
+      }
+      const { Running: isRunning, ExitCode: exitCode } = executedSchema.parse(await find(what, `/exec/${exec}/json`));
+      return { exitCode: isRunning ? null : exitCode, output: textOfLog(output) };
+    },
     network: (name) => find(`network ${name}`, at('networks', name)),
     async createNetwork(body) {
       await change(`making network ${body['Name']}`, post('/networks/create', changeMsMax, { body }));
@@ -180,6 +203,7 @@ export function createDocker(socketPath: string): Docker {
 }
 
 const madeSchema = z.object({ Id: z.string() });
+const executedSchema = z.object({ Running: z.boolean(), ExitCode: z.number().nullable() });
 
 /** Docker answers 200 before it has read anything, and says in its answer what went wrong. */
 async function readAnswer(answer: Readable): Promise<void> {

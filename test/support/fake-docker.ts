@@ -186,6 +186,10 @@ export function createFakeEngine(): FakeEngine {
       );
     },
     async connect() {},
+    async execute(id) {
+      get(id);
+      return { exitCode: 0, output: '' };
+    },
     async start(id) {
       const fake = get(id);
       if (fake.state.Status === 'running') return;

@@ -22,7 +22,6 @@ export const spec = (change: Partial<ContainerSpec> = {}): ContainerSpec => ({
   networks: {},
   networksNeeded: {},
   ports: [80],
-  hasHealthCheck: false,
   stopSeconds: 10,
   ...change,
 });

@@ -134,6 +134,7 @@ export function createFakes(parts: FakeParts) {
               .catch(() => undefined);
           }),
         tail: async () => 'last words',
+        execute: async () => ({ exitCode: 0, output: '' }),
       },
       images: { ensure: () => effect('image', () => sleep(50)) },
       maker: {

@@ -36,10 +36,7 @@ describe('what is needed to make a container again', () => {
   it('is everything that it was given, and nothing that is this one container’s', () => {
     const { spec, name, volumes, obstacles } = describe_();
     assert.deepEqual([name, volumes, obstacles], ['db', ['pgdata'], []]);
-    assert.deepEqual(
-      [spec.image, spec.imageId, spec.hasHealthCheck, spec.stopSeconds],
-      ['postgres:15', imageId, true, 60],
-    );
+    assert.deepEqual([spec.image, spec.imageId, spec.stopSeconds], ['postgres:15', imageId, 60]);
     const { HostConfig: made, ...create } = spec.create;
     const { Hostname: _hostname, Image: _image, OnBuild: _onBuild, ...kept } = config;
     assert.deepEqual(create, kept);
