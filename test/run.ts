@@ -185,6 +185,8 @@ async function attempt(suite: Suite, folder: string, grep: string | undefined): 
 function runInNamespace(suite: Suite, resultFile: string, grep: string | undefined): Promise<string> {
   const self = [process.execPath, join(here, 'run.ts'), '--in-process', suite.name, resultFile];
   const isolation = [
+    // Also when this process is killed.
+    ...['setpriv', '--pdeathsig', 'KILL'],
     'unshare',
     '--mount',
     '--propagation',

@@ -78,6 +78,8 @@ const tickMsMax = 1_000;
 const manyVolumes = 20;
 const tickMsMany = 250;
 const pruneMs = 60_000;
+/** A volume that is moved often would never be thinned if each of its owners waited longer first. */
+const firstPruneMs = 3_000;
 
 export function createReplicator(parts: ReplicatorParts): Replicator {
   const { storage, clock, peers, locks, volumes, log } = parts;
@@ -87,7 +89,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
   const thin = createThin({ storage, clock, peers, locks, onFailed: sending.failed });
 
   function workOf(id: DatasetId): Work {
-    const known = works.get(id) ?? createWork(storage, id, clock.bootMs() + pruneMs);
+    const known = works.get(id) ?? createWork(storage, id, clock.bootMs() + firstPruneMs);
     works.set(id, known);
     return known;
   }

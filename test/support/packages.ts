@@ -19,4 +19,4 @@ export const dockerPackages = [
 /** Of the suites against every implementation: storage, stores, and the proxy's layers. */
 export const contractPackages = [...storagePackages, 'haproxy', 'nftables', 'conntrack', 'iptables', 'iproute2'];
 
-export const clusterPackages = [...dockerPackages, 'wrk'];
+export const clusterPackages = [...dockerPackages, 'wrk', 'chromium'];

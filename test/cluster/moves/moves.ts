@@ -5,6 +5,7 @@ import type { MoveDoc } from '../../../controller/model/move.ts';
 import { pauseMsOf } from '../../../controller/model/move-summary.ts';
 import { importApp } from '../../support/app-import.ts';
 import { appUserOption, appVolumeOptions, nginx } from '../../support/apps.ts';
+import { startBrowser } from '../../support/cluster/browser.ts';
 import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
 import {
   answersFrom,
@@ -36,6 +37,7 @@ export function moves(members: () => Members): void {
       await answersFrom(hosts(), counter, 'n1');
       const startMs = performance.now();
       const loads = loadCounter(hosts(), counter);
+      const browser = startBrowser(n(3), n(2), counter.host);
       const done: MoveDoc[] = [];
       let at = n(1);
       for (let index = 0; index < count; index += 1) {
@@ -49,9 +51,10 @@ export function moves(members: () => Members): void {
       const seconds = (performance.now() - startMs) / 1000;
       const longest = Math.max(...loads.map((one) => one.seen().longestMs));
       const results = await Promise.all(loads.map((one) => one.stop()));
+      const shown = await browser.stop();
       const { answered, failed, faults } = checkNoted(await notedBy(at, counter), results);
       console.log(
-        `      ${answered} requests in ${Math.round(seconds)} s, the longest took ${longest} ms; pauses of ${done.map(pauseMsOf).join(', ')} ms`,
+        `      ${answered} requests and ${shown.loads} loads of a page in ${Math.round(seconds)} s, the longest took ${longest} ms; pauses of ${done.map(pauseMsOf).join(', ')} ms`,
       );
       const slowest = done.toSorted((a, b) => (pauseMsOf(a) ?? 0) - (pauseMsOf(b) ?? 0)).at(-1);
       if (slowest !== undefined)
@@ -59,6 +62,8 @@ export function moves(members: () => Members): void {
       assert.deepEqual(failed, []);
       assert.deepEqual(faults, []);
       assert.ok(answered > count * 50, `${answered} requests`);
+      assert.deepEqual(shown.failed, []);
+      assert.ok(shown.loads > count, `${shown.loads} loads of the page`);
 
       const docs = await workloadsOf(members());
       assert.deepEqual(
