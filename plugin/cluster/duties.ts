@@ -24,7 +24,7 @@ export type Duties = {
   wake(id?: DatasetId): void;
   /** Does what is to be done about one volume now. Called under the lock of its name; throws what keeps it from being done. */
   settle(id: DatasetId, signal: AbortSignal): Promise<void>;
-  /** Makes the replica here the volume. Called under the lock of its name. */
+  /** Makes the replica here the volume, unless it follows a newer owner by now. Answers its record. Called under the lock of its name. */
   promote(record: VolumeRecord, volume: SeenVolume): Promise<VolumeRecord>;
   run(signal: AbortSignal): Promise<void>;
 };
@@ -204,7 +204,12 @@ export function createDuties(parts: DutyParts): Duties {
       epoch: doc.epoch,
       phase: { kind: 'ready' },
     };
-    await copies.settle(record.id, () => commit(promoted, 'promoted'));
+    await copies.settle(record.id, () => {
+      // A stream of a newer owner may have been admitted while this waited for its turn.
+      if ((state.byId(record.id)?.epoch ?? 0) <= doc.epoch) commit(promoted, 'promoted');
+    });
+    const latest = state.byId(record.id) ?? promoted;
+    if (latest.epoch > doc.epoch) return latest;
     proofs.locked(record.id, session, Number.NEGATIVE_INFINITY);
     replicator.touch(record.id);
     return promoted;

@@ -33,7 +33,7 @@ export function createTransfers(world: () => World, network: Network): Transfers
   let last = 0;
 
   /** Answers what is to be called at its end. */
-  function noteRunning(host: Host, gate: Gate, node: string, { doc }: Transfer): () => void {
+  function noteRunning(host: Host, gate: Gate, node: string, { doc }: Transfer): () => boolean {
     const all = running.get(gate) ?? new Set();
     running.set(gate, all);
     const key = `${doc.id} to ${node}`;
@@ -125,7 +125,7 @@ export function createTransfers(world: () => World, network: Network): Transfers
       const { scheduler, random, checks } = world();
       const target = world().host(node);
       const descriptor = openPipe();
-      const hasEnded = noteRunning(host, gate, node, transfer);
+      const hasEnded = signal.aborted ? () => false : noteRunning(host, gate, node, transfer);
       return new Promise<void>((resolve, reject) => {
         let isSettled = false;
         const settle = (run: () => void) => {
