@@ -20,8 +20,14 @@ export type Transfer =
   /**
    * The replica has what the owner has not, and it must be set aside before anything is sent. `common` is the newest snapshot that
    * both have, by the replica's name for it; null: none. `replicaOnly`: names of the replica's snapshots after it, oldest first.
+   * `isCovered`: what they hold is in the owner's, too.
    */
-  | { readonly kind: 'diverged'; readonly common: SnapshotName | null; readonly replicaOnly: readonly SnapshotName[] }
+  | {
+      readonly kind: 'diverged';
+      readonly common: SnapshotName | null;
+      readonly replicaOnly: readonly SnapshotName[];
+      readonly isCovered: boolean;
+    }
   | { readonly kind: 'refused'; readonly reason: string };
 
 /**
@@ -47,9 +53,29 @@ export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch }: Trans
   const from = common === undefined ? undefined : owned.get(common.identity);
   const replicaOnly = replica.slice(index + 1).map(({ name }) => name);
   if (common === undefined || from === undefined || replicaOnly.length > 0)
-    return { kind: 'diverged', common: common?.name ?? null, replicaOnly };
+    return { kind: 'diverged', common: common?.name ?? null, replicaOnly, isCovered: isCovered(replicaOnly, owner) };
   if (from.identity === to.identity) return { kind: 'in-sync' };
   return { kind: 'incremental', from, to };
+}
+
+/**
+ * Whether all that these snapshots hold is in snapshots of the owner: in one that was made later with the same epoch, for an epoch has one
+ * writer, whose names grow with time. So it is with a third copy after a handover: the new owner may have got a later snapshot instead of
+ * the one that was sent there. Those that people made are never covered, and neither is a dataset without snapshots.
+ */
+export function isCovered(names: readonly SnapshotName[], owner: readonly Pick<Identified, 'name'>[]): boolean {
+  const newestMs = new Map<number, number>();
+  for (const { name } of owner) {
+    const made = parseReplicationSnapshot(name);
+    if (made !== null) newestMs.set(made.epoch, Math.max(made.timeMs, newestMs.get(made.epoch) ?? 0));
+  }
+  return (
+    names.length > 0 &&
+    names.every((name) => {
+      const made = parseReplicationSnapshot(name);
+      return made !== null && made.timeMs < (newestMs.get(made.epoch) ?? 0);
+    })
+  );
 }
 
 export const intervalMsDefault = 1000;

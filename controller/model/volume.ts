@@ -42,8 +42,15 @@ export type Phase =
   | {
       readonly kind: 'replica';
       readonly owner: NodeName;
-      /** What only this node has is being made the dataset `aside`, from after the snapshot `common` on (null: all of it). */
-      readonly stashing: { readonly aside: DatasetId; readonly common: SnapshotName | null } | null;
+      /**
+       * What the owner has not got is being made the dataset `aside`, from after the snapshot `common` on (null: all of it). `isCovered`:
+       * the owner has all that it holds in newer snapshots, so nothing of it is kept.
+       */
+      readonly stashing: {
+        readonly aside: DatasetId;
+        readonly common: SnapshotName | null;
+        readonly isCovered: boolean;
+      } | null;
     }
   /** What this node had written that is not in the surviving history of the volume `of`. */
   | {
@@ -131,7 +138,9 @@ const phaseSchema: z.ZodType<Phase> = z.discriminatedUnion('kind', [
   z.object({
     kind: z.literal('replica'),
     owner: nodeName,
-    stashing: z.object({ aside: datasetId, common: snapshotName.nullable() }).nullable(),
+    stashing: z
+      .object({ aside: datasetId, common: snapshotName.nullable(), isCovered: z.boolean().default(false) })
+      .nullable(),
   }),
   z.object({
     kind: z.literal('stashed'),

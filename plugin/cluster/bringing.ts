@@ -60,14 +60,15 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
         case 'refused':
           throw new FlockError('epoch-stale', plan.reason);
         case 'diverged':
-          log.warn(
-            { event: 'replication.diverged', dataset: doc.id, node: target.node, common: plan.common },
-            'the copy has other writes, which it keeps as a stash',
-          );
+          if (!plan.isCovered)
+            log.warn(
+              { event: 'replication.diverged', dataset: doc.id, node: target.node, common: plan.common },
+              'the copy has other writes, which it keeps as a stash',
+            );
           target.copy = await peers.call(
             target.node,
             'rewind-copy',
-            { ...ask, common: plan.common },
+            { ...ask, common: plan.common, isCovered: plan.isCovered },
             { ...call, timeoutMs: rewindMs },
           );
           break;

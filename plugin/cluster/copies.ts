@@ -1,16 +1,15 @@
 import type { Logger } from 'pino';
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
-import { FlockError, messageOf } from '../../controller/model/errors.ts';
+import { FlockError } from '../../controller/model/errors.ts';
 import {
   type DatasetId,
-  datasetIdFor,
   internalSnapshotPrefix,
   type NodeName,
   parseHoldTag,
   quote,
   type SnapshotName,
 } from '../../controller/model/names.ts';
-import { snapshotName } from '../../controller/model/replication.ts';
+import { type Identified, isCovered, snapshotName, snapshotTimeMs } from '../../controller/model/replication.ts';
 import { encodeStamp, type VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
@@ -18,6 +17,8 @@ import { type Snapshot, type Storage, stampBytesMax } from '../storage/storage.t
 import { datasetOptions } from '../volumes/context.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, CopyState, Tell, Transfer } from './ports.ts';
+import { lastTimeMs } from './replication-work.ts';
+import { createStashing, type Replica } from './stashing.ts';
 
 /**
  * The copies that this node holds of other nodes' volumes. They change only by what their owner sends, and nothing that only this
@@ -31,7 +32,7 @@ export type Copies = {
   state(peer: NodeName, ask: CopyRequest, signal: AbortSignal): Promise<CopyState>;
   rewind(
     peer: NodeName,
-    ask: CopyRequest & { readonly common: SnapshotName | null },
+    ask: CopyRequest & { readonly common: SnapshotName | null; readonly isCovered: boolean },
     signal: AbortSignal,
   ): Promise<CopyState>;
   prune(
@@ -60,8 +61,8 @@ export type Copies = {
   list(id: DatasetId): Promise<CopyState>;
   /** Stops what is being received, so that nothing moves the content any more, then does the work before anything else can come. */
   settle(id: DatasetId, work: () => void): Promise<void>;
-  /** Gives up a copy that is not wanted any more; what `identities` (the owner's snapshots) do not show is stashed first. */
-  discard(record: VolumeRecord, identities: ReadonlySet<string> | null, signal: AbortSignal): Promise<void>;
+  /** Gives up a copy that is not wanted any more; what is not in the owner's snapshots (null: there is no owner) is stashed first. */
+  discard(record: VolumeRecord, owner: readonly Identified[] | null, signal: AbortSignal): Promise<void>;
 };
 
 export type CopiesParts = {
@@ -83,14 +84,13 @@ const ownerTag = parseHoldTag('flock.owner');
 /** What its owner has looked at or sent so shortly ago is wanted, whatever the document says: the last step of a handoff takes far less. */
 const wantedMs = 30_000;
 
-type Replica = VolumeRecord & { readonly phase: Extract<VolumeRecord['phase'], { kind: 'replica' }> };
-
 function isReplica(record: VolumeRecord): record is Replica {
   return record.phase.kind === 'replica';
 }
 
 export function createCopies(parts: CopiesParts): Copies {
-  const { storage, state, locks, clock, directory, stashMs, destroy, onStale, tell, log } = parts;
+  const { storage, state, locks, clock, directory, onStale, log } = parts;
+  const stashing = createStashing(parts);
   const receiving = new Map<DatasetId, AbortController>();
   const askedAtMs = new Map<DatasetId, number>();
   /** What a predecessor of this process was asked is not known: its owner may be about to hand it over. */
@@ -146,47 +146,6 @@ export function createCopies(parts: CopiesParts): Copies {
     return { epoch, snapshots: isPartial ? null : snapshots };
   }
 
-  /** Live content and all snapshots after `common` become a dataset of their own; with null everything does. */
-  async function stash(record: Replica, common: SnapshotName | null): Promise<Replica> {
-    const stashing = { aside: datasetIdFor(record.name, clock.randomHex(4)), common };
-    const begun: Replica = { ...record, phase: { ...record.phase, stashing } };
-    state.commit({ put: [begun] });
-    return await finishStash(begun);
-  }
-
-  /** Repeated after a crash, with the same names. */
-  async function finishStash(record: Replica): Promise<Replica> {
-    const { stashing } = record.phase;
-    if (stashing === null) return record;
-    const { aside, common } = stashing;
-    const nowMs = clock.nowMs();
-    const stashed: VolumeRecord = {
-      ...record,
-      id: aside,
-      phase: { kind: 'stashed', of: record.id, stashedAtMs: nowMs, expiresAtMs: nowMs + stashMs(), common },
-    };
-    const options = { ...datasetOptions(stashed, storage.kind), mode: null, uid: null, gid: null };
-    await storage.unmount(record.id);
-    await storage.abandonReceive(record.id);
-    if (common !== null) await storage.rollback(record.id, common, aside, options);
-    else if (await storage.exists(record.id)) {
-      await storage.clone({ id: record.id, snapshot: null }, aside, options);
-      await storage.destroy(record.id);
-    }
-    const done: Replica = { ...record, phase: { ...record.phase, stashing: null } };
-    state.commit({ put: [stashed, done] });
-    log.warn(
-      { event: 'copy.stashed', volume: record.name, dataset: record.id, stash: aside, common },
-      'writes that did not survive are kept as a stash',
-    );
-    tell(
-      'stashed',
-      record.name,
-      `what only this node had written ${common === null ? '' : `after ${common} `}is kept as the stash ${aside}`,
-    );
-    return done;
-  }
-
   /**
    * An increment starts from the newest snapshot, so all other holds are left over: from receiving that was cut off, and from the time
    * when this node was the owner. They would keep the snapshots from being thinned for ever.
@@ -216,7 +175,7 @@ export function createCopies(parts: CopiesParts): Copies {
         const record = await admit(peer, ask);
         if (record !== null) {
           askedAtMs.set(ask.id, clock.bootMs());
-          await finishStash(record);
+          await stashing.finish(record);
           await releaseOld(ask.id);
         }
         return await stateOf(ask.id, ask.epoch);
@@ -225,8 +184,9 @@ export function createCopies(parts: CopiesParts): Copies {
     rewind: (peer, ask, signal) =>
       alone(ask.id, 'rewinding', signal, async () => {
         const record = await admit(peer, ask);
-        if (record?.phase.stashing != null) await finishStash(record);
-        else if (record !== null && (await storage.exists(ask.id))) await stash(record, ask.common);
+        if (record?.phase.stashing != null) await stashing.finish(record);
+        else if (record !== null && (await storage.exists(ask.id)))
+          await stashing.stash(record, ask.common, ask.isCovered);
         return await stateOf(ask.id, ask.epoch);
       }),
 
@@ -264,9 +224,9 @@ export function createCopies(parts: CopiesParts): Copies {
       alone(record.id, 'giving up', signal, async () => {
         await storage.unmount(record.id);
         if (hasUnsent) {
-          const name = snapshotName(Math.max(1, record.epoch), clock.nowMs());
-          const present = await storage.snapshots(record.id);
-          if (!present.some((snapshot) => snapshot.name === name)) await storage.snapshot(record.id, name);
+          // Later than all that was sent, also where the clock went back: else it would count as covered.
+          const timeMs = snapshotTimeMs(clock.nowMs(), lastTimeMs(await storage.snapshots(record.id)));
+          await storage.snapshot(record.id, snapshotName(Math.max(1, record.epoch), timeMs));
         }
         state.setUses(record.id, []);
         state.commit({ put: [{ ...record, phase: { kind: 'replica', owner, stashing: null } }] });
@@ -280,29 +240,27 @@ export function createCopies(parts: CopiesParts): Copies {
       await alone(id, 'becoming the volume', limit.signal, async () => work());
     },
 
-    discard: (record, identities, signal) =>
+    discard: (record, owner, signal) =>
       alone(record.id, 'discarding', signal, async () => {
         const found = state.byId(record.id);
         if (found === undefined || !isReplica(found)) return;
         // A handoff sends to a node that the document names only when all is there.
         const sinceMs = clock.bootMs() - (askedAtMs.get(record.id) ?? startedMs);
-        if (identities !== null && sinceMs < wantedMs) return;
+        if (owner !== null && sinceMs < wantedMs) return;
         askedAtMs.delete(record.id);
-        let current = await finishStash(found);
-        if (identities !== null && (await storage.exists(record.id))) {
+        let current = await stashing.finish(found);
+        if (owner !== null && (await storage.exists(record.id))) {
           const snapshots = await storage.snapshots(record.id);
+          const identities = new Set(owner.map(({ identity }) => identity));
           const index = snapshots.findLastIndex(({ identity }) => identities.has(identity));
-          if (index < snapshots.length - 1) current = await stash(current, snapshots[index]?.name ?? null);
+          const own = snapshots.slice(index + 1).map(({ name }) => name);
+          if (own.length > 0 && !isCovered(own, owner))
+            current = await stashing.stash(current, snapshots[index]?.name ?? null, false);
         }
         const doomed: VolumeRecord = { ...current, phase: { kind: 'destroying' } };
         state.commit({ put: [doomed] });
-        // What can't be destroyed now is left to the sweep; another copy can only be received when it is gone.
-        await destroy(doomed).catch((error: unknown) =>
-          log.info(
-            { event: 'copy.destroy-postponed', dataset: doomed.id, reason: messageOf(error) },
-            'will be tried again',
-          ),
-        );
+        // Another copy can only be received when it is gone.
+        await stashing.destroyNow(doomed);
         log.info(
           { event: 'copy.discarded', volume: current.name, dataset: current.id },
           'a copy that is no longer wanted goes',

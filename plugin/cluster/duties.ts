@@ -175,8 +175,7 @@ export function createDuties(parts: DutyParts): Duties {
         // The owner may have handed it to this node while it was asked.
         const latest = await directory.look(record.id);
         if (dutyNow(latest, state.byId(record.id) ?? null).kind !== 'discard') return;
-        const identities = known?.snapshots?.map(({ identity }) => identity) ?? null;
-        await copies.discard(record, identities === null ? null : new Set(identities), signal);
+        await copies.discard(record, known?.snapshots ?? null, signal);
         return;
       }
       case 'publish': {

@@ -41,7 +41,10 @@ export type PeerCalls = {
    * From an owner, to a copy that has what the owner has not: keep it as a stash and go back to the snapshot `common` (its name
    * here), or give up all of the copy (null).
    */
-  'rewind-copy': { readonly ask: CopyRequest & { readonly common: SnapshotName | null }; readonly answer: CopyState };
+  'rewind-copy': {
+    readonly ask: CopyRequest & { readonly common: SnapshotName | null; readonly isCovered: boolean };
+    readonly answer: CopyState;
+  };
   /** From an owner: destroy these snapshots of the copy. */
   'prune-copy': {
     readonly ask: CopyRequest & { readonly snapshots: readonly SnapshotName[] };

@@ -29,7 +29,10 @@ const doc = z.unknown().transform((value): VolumeDoc => decodeVolume(JSON.string
 
 const schemas: { readonly [Name in keyof PeerCalls]: Schemas<Name> } = {
   'copy-state': { ask: copyRequest, answer: copyState },
-  'rewind-copy': { ask: copyRequest.extend({ common: snapshot.nullable() }), answer: copyState },
+  'rewind-copy': {
+    ask: copyRequest.extend({ common: snapshot.nullable(), isCovered: z.boolean().default(false) }),
+    answer: copyState,
+  },
   'prune-copy': { ask: copyRequest.extend({ snapshots: z.array(snapshot) }), answer: z.object({}) },
   'list-snapshots': { ask: z.object({ id }), answer: copyState },
   handoff: {

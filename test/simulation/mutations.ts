@@ -87,12 +87,21 @@ export const mutations: readonly Mutation[] = [
   },
   {
     name: 'what diverged is not stashed',
-    file: 'plugin/cluster/copies.ts',
+    file: 'plugin/cluster/stashing.ts',
     changes: [
       {
-        from: 'if (common !== null) await storage.rollback(record.id, common, aside, options);',
-        to: 'if (common !== null) { await storage.rollback(record.id, common, aside, options); await storage.destroy(aside); }',
+        from: 'if (common !== null) await storage.rollback(id, common, aside.id, options);',
+        to: 'if (common !== null) { await storage.rollback(id, common, aside.id, options); await storage.destroy(aside.id); }',
       },
+    ],
+    rules: ['I4'],
+    seedsMax: 500,
+  },
+  {
+    name: 'what the owner has not got counts as covered',
+    file: 'controller/model/replication.ts',
+    changes: [
+      { from: 'return made !== null && made.timeMs < (newestMs.get(made.epoch) ?? 0);', to: 'return made !== null;' },
     ],
     rules: ['I4'],
     seedsMax: 500,

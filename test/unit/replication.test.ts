@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { parseSnapshotName } from '../../controller/model/names.ts';
+import { parseSnapshotName, type SnapshotName } from '../../controller/model/names.ts';
 import {
   type Identified,
+  isCovered,
   nextInterval,
   parseReplicationSnapshot,
   planTransfer,
@@ -54,6 +55,25 @@ describe('what to send', () => {
     for (const replica of [null, 'a', 'a b', 'x']) assert.equal(plan('a b', replica, 2, 3).kind, 'refused');
     assert.equal(plan('a b', 'a', 3, 2).kind, 'incremental');
   });
+});
+
+describe('snapshots of a copy that its owner has not got', () => {
+  const at = (epoch: number, timeMs: number) => snapshotName(epoch, timeMs);
+  const owner = [at(1, 1_000), at(1, 3_000), at(2, 9_000)].map((name) => ({ name }));
+  const cases: readonly (readonly [string, readonly SnapshotName[], boolean])[] = [
+    ['are covered by a later one of the same epoch', [at(1, 2_000)], true],
+    ['are not when one is the last of its epoch', [at(1, 2_000), at(1, 3_001)], false],
+    ['are not by one of the same time, which would be another one', [at(1, 3_000)], false],
+    ['are not by a later epoch', [at(1, 8_000)], false],
+    ['are not by an earlier one', [at(3, 1)], false],
+    ['are not when people made one of them', [at(1, 2_000), parseSnapshotName('mine')], false],
+    ['are not when there are none, for then nobody knows what the data is', [], false],
+  ];
+  for (const [what, names, expected] of cases)
+    it(what, () => {
+      assert.equal(isCovered(names, owner), expected);
+      assert.equal(isCovered(names, []), false);
+    });
 });
 
 describe('the interval of replication', () => {

@@ -15,7 +15,7 @@ import {
   notedBy,
   startCounter,
 } from '../../support/cluster/counting.ts';
-import { createVolume, type Members, volumeOf } from '../../support/cluster/members.ts';
+import { createVolume, type Members, stashesOf, volumeOf } from '../../support/cluster/members.ts';
 import { describe as describeMove, happened, known, move, workloadsOf } from '../../support/cluster/moving.ts';
 import { load } from '../../support/cluster/web.ts';
 
@@ -76,6 +76,8 @@ export function moves(members: () => Members): void {
         assert.equal(names.includes('web'), host === at, `${host.name} has ${names.join(', ')}`);
       }
       assert.ok((await happened(members(), 'move-done', /web/)).length >= Math.min(count, 8));
+      // Nothing was lost, so nothing is kept as if it were.
+      for (const host of hosts()) assert.deepEqual(await stashesOf(host), []);
     });
 
     it('nginx, with all that its container was made with, from a host that alone has its image', async () => {

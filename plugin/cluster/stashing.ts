@@ -1,0 +1,99 @@
+import type { Logger } from 'pino';
+import { messageOf } from '../../controller/model/errors.ts';
+import { type DatasetId, datasetIdFor, type SnapshotName } from '../../controller/model/names.ts';
+import type { VolumeRecord } from '../../controller/model/volume.ts';
+import type { State } from '../state.ts';
+import type { Storage } from '../storage/storage.ts';
+import { datasetOptions } from '../volumes/context.ts';
+import type { Clock, Tell } from './ports.ts';
+
+export type Replica = VolumeRecord & { readonly phase: Extract<VolumeRecord['phase'], { kind: 'replica' }> };
+
+/** Takes what a copy has beside the history of its owner out of the way, so that it can follow again. */
+export type Stashing = {
+  /**
+   * Live content and all snapshots after `common` become a dataset of their own, with null everything: a stash, or, where it is covered by
+   * the owner's snapshots, nothing that is kept. Answers the record of the copy.
+   */
+  stash(record: Replica, common: SnapshotName | null, isCovered: boolean): Promise<Replica>;
+  /** What a crash has cut off, with the same names. */
+  finish(record: Replica): Promise<Replica>;
+  /** Of a record that says `destroying`. What can't be destroyed now is left to the sweep. Never rejects. */
+  destroyNow(doomed: VolumeRecord): Promise<void>;
+};
+
+export type StashingParts = {
+  readonly storage: Storage;
+  readonly state: State;
+  readonly clock: Clock;
+  /** How long a stash is kept. */
+  readonly stashMs: () => number;
+  /** Destroys the dataset of a record that says `destroying`, and the record. */
+  readonly destroy: (record: VolumeRecord) => Promise<void>;
+  readonly tell: Tell;
+  readonly log: Logger;
+};
+
+export function createStashing({ storage, state, clock, stashMs, destroy, tell, log }: StashingParts): Stashing {
+  /** The dataset `aside` is there, and the copy is as it was at `common`. */
+  async function setAside(id: DatasetId, aside: VolumeRecord, common: SnapshotName | null): Promise<void> {
+    const options = { ...datasetOptions(aside, storage.kind), mode: null, uid: null, gid: null };
+    await storage.unmount(id);
+    await storage.abandonReceive(id);
+    if (common !== null) await storage.rollback(id, common, aside.id, options);
+    else if (await storage.exists(id)) {
+      await storage.clone({ id, snapshot: null }, aside.id, options);
+      await storage.destroy(id);
+    }
+  }
+
+  async function finish(record: Replica): Promise<Replica> {
+    const { stashing } = record.phase;
+    if (stashing === null) return record;
+    const { aside, common, isCovered } = stashing;
+    const nowMs = clock.nowMs();
+    const taken: VolumeRecord = {
+      ...record,
+      id: aside,
+      phase: isCovered
+        ? { kind: 'destroying' }
+        : { kind: 'stashed', of: record.id, stashedAtMs: nowMs, expiresAtMs: nowMs + stashMs(), common },
+    };
+    await setAside(record.id, taken, common);
+    const done: Replica = { ...record, phase: { ...record.phase, stashing: null } };
+    state.commit({ put: [taken, done] });
+    const facts = { volume: record.name, dataset: record.id, common };
+    if (isCovered) {
+      log.info({ event: 'copy.rewound', ...facts }, 'the copy had snapshots that its owner has newer ones of');
+      await destroyNow(taken);
+      return done;
+    }
+    log.warn({ event: 'copy.stashed', ...facts, stash: aside }, 'writes that did not survive are kept as a stash');
+    tell(
+      'stashed',
+      record.name,
+      `what only this node had written ${common === null ? '' : `after ${common} `}is kept as the stash ${aside}`,
+    );
+    return done;
+  }
+
+  async function destroyNow(doomed: VolumeRecord): Promise<void> {
+    await destroy(doomed).catch((error: unknown) =>
+      log.info(
+        { event: 'copy.destroy-postponed', dataset: doomed.id, reason: messageOf(error) },
+        'will be tried again',
+      ),
+    );
+  }
+
+  return {
+    async stash(record, common, isCovered) {
+      const stashing = { aside: datasetIdFor(record.name, clock.randomHex(4)), common, isCovered };
+      const begun: Replica = { ...record, phase: { ...record.phase, stashing } };
+      state.commit({ put: [begun] });
+      return await finish(begun);
+    },
+    finish,
+    destroyNow,
+  };
+}
