@@ -84,7 +84,7 @@ function mayPass(error: unknown): boolean {
     ...(['store-unavailable', 'node-unreachable', 'not-ready', 'volume-busy'] as const),
     ...(['deadline-exceeded', 'too-many-requests', 'handoff-running', 'stream-invalid'] as const),
     // The copy has changed since this was planned.
-    'no-common-snapshot',
+    ...(['no-common-snapshot', 'snapshot-not-found'] as const),
   );
 }
 

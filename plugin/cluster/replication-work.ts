@@ -36,7 +36,9 @@ export type Work = {
   checkAtMs: number;
   /** It is being looked at now. */
   isAttended: boolean;
+  /** When it is thinned, if each copy has what it is held by then; and when it is in any case. */
   pruneAtMs: number;
+  pruneByMs: number;
   /** The copies that it is at rest with; null: it is not. */
   restsWith: readonly NodeName[] | null;
   unchanged: number;
@@ -59,7 +61,11 @@ export type CopyStatus = {
   readonly problem: string | null;
 };
 
-export function createWork(storage: Storage, id: DatasetId, pruneAtMs: number): Work {
+export function createWork(
+  storage: Storage,
+  id: DatasetId,
+  { pruneAtMs, pruneByMs }: Pick<Work, 'pruneAtMs' | 'pruneByMs'>,
+): Work {
   return {
     id,
     targets: new Map(),
@@ -72,6 +78,7 @@ export function createWork(storage: Storage, id: DatasetId, pruneAtMs: number): 
     checkAtMs: 0,
     isAttended: false,
     pruneAtMs,
+    pruneByMs,
     restsWith: null,
     unchanged: 0,
     cycleMs: 0,

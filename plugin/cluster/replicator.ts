@@ -89,7 +89,8 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
   const thin = createThin({ storage, clock, peers, locks, onFailed: sending.failed });
 
   function workOf(id: DatasetId): Work {
-    const known = works.get(id) ?? createWork(storage, id, clock.bootMs() + firstPruneMs);
+    const now = clock.bootMs();
+    const known = works.get(id) ?? createWork(storage, id, { pruneAtMs: now + firstPruneMs, pruneByMs: now + pruneMs });
     works.set(id, known);
     return known;
   }
@@ -145,11 +146,12 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
       } else if (!changed) work.unchanged += 1;
       for (const target of idle) if (!has(target, work.newest?.identity)) sending.start(volume, work, target);
       for (const target of targets) if (has(target, work.newest?.identity) && !changed) target.currentAtMs = startedMs;
-      if (work.pruneAtMs <= startedMs) {
+      // Until each copy has its own hold, what is left over may be all that keeps what it has in common with the volume.
+      const areHeld = targets.every(({ currentAtMs }) => currentAtMs !== null);
+      if ((areHeld ? work.pruneAtMs : work.pruneByMs) <= startedMs) {
         work.pruneAtMs = startedMs + pruneMs;
-        // Until each copy has its own, what is left over may be all that keeps what it has in common with the volume.
-        if (work.syncs === 0 && targets.every(({ currentAtMs }) => currentAtMs !== null))
-          await work.holds.releaseAllBut(copies, work.stop.signal);
+        work.pruneByMs = work.pruneAtMs;
+        if (work.syncs === 0 && areHeld) await work.holds.releaseAllBut(copies, work.stop.signal);
         await thin(volume, work, signal);
         if (copies.length === 0 && work.syncs === 0) return void drop(doc.id);
       }

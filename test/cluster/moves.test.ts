@@ -1,9 +1,13 @@
 import { onCluster } from '../support/cluster/members.ts';
 import { chaos } from './moves/chaos.ts';
 import { databases } from './moves/databases.ts';
-import { failovers } from './moves/failover.ts';
-import { moves } from './moves/moves.ts';
+import { drains } from './moves/drain.ts';
+import { failovers, hostKilled } from './moves/failover.ts';
+import { movesUnderLoad, nginxMoved } from './moves/moves.ts';
 import { rollbacks } from './moves/rollbacks.ts';
 
 /** Controllers on several hosts: containers go to another one, on purpose or because theirs is dead. */
-onCluster('btrfs', [moves, databases, rollbacks, failovers, chaos], { proxy: true, title: 'controllers' });
+onCluster('btrfs', [movesUnderLoad, nginxMoved, databases, rollbacks, hostKilled, failovers, drains, chaos], {
+  proxy: true,
+  title: 'controllers',
+});

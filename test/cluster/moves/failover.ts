@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { labels } from '../../../packaging/proxy-containers.ts';
 import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
 import {
   answersFrom,
@@ -14,25 +13,23 @@ import {
 import { assertRescued } from '../../support/cluster/lost-records.ts';
 import {
   acknowledgedAfter,
-  copiesOf,
-  createVolume,
   isolate,
   type Members,
   settled,
   startReplicatedWriter,
-  volumesOf,
 } from '../../support/cluster/members.ts';
-import { happened, known, longFlockctl, workloadsOf } from '../../support/cluster/moving.ts';
+import { happened, known, workloadsOf } from '../../support/cluster/moving.ts';
 import { bootSeconds } from '../../support/cluster/probes.ts';
 import { acknowledged, checkRecords, type Entry, readRecords, type Writer } from '../../support/cluster/records.ts';
 import { until } from '../../support/until.ts';
 
 const backMsMax = 90_000;
+const wakeSecondsMax = 3;
 const writer: Writer = { container: 'writer', volume: 'log' };
 const copies = ['replicas=1', 'remote-replicas=1', 'failover=auto'];
 
-/** A host dies, and what ran on it runs elsewhere; nobody had to say so. */
-export function failovers(members: () => Members): void {
+/** What all of these tests begin with and look at in the end. */
+function sceneOf(members: () => Members) {
   const n = (number: number) => members().n(number);
   const hosts = () => members().cluster.hosts;
   const web = counterOf('web');
@@ -58,15 +55,22 @@ export function failovers(members: () => Members): void {
     });
   }
 
-  /** All that was acknowledged is in the volume or, if it came last of the first host, in a stash; and nobody wrote beside another. */
-  async function assertOneWriter(now: ClusterHost, before: readonly Entry[]): Promise<void> {
+  /**
+   * All that was acknowledged is in the volume or, if it came last of the first host, in a stash; and nobody wrote beside another. `late`: what
+   * the first host wrote in the moment after it woke up.
+   */
+  async function assertOneWriter(
+    now: ClusterHost,
+    before: readonly Entry[],
+    late: readonly Entry[] = [],
+  ): Promise<void> {
     const after = await acknowledgedAfter(now, writer, await bootSeconds());
     const lastBefore = Math.max(...before.map((entry) => entry.bootSeconds));
     const firstAfter = Math.min(...after.map((entry) => entry.bootSeconds));
     assert.ok(lastBefore < firstAfter, `n1 wrote until ${lastBefore}, ${now.name} from ${firstAfter}`);
     assert.deepEqual([...new Set(after.map(({ node }) => node))], [now.name]);
     await now.docker('stop', '-t', '1', writer.container);
-    const all = [...before, ...(await acknowledged(now, writer))];
+    const all = [...before, ...late, ...(await acknowledged(now, writer))];
     const { faults, lost } = checkRecords(await readRecords(now, writer), all);
     assert.deepEqual(faults, []);
     assert.deepEqual(
@@ -88,6 +92,13 @@ export function failovers(members: () => Members): void {
         return isRunning === 'false' && !['/web', `/${writer.container}`].includes(name) ? true : undefined;
       });
   }
+
+  return { n, hosts, web, begin, writesElsewhere, assertOneWriter, assertPutAway };
+}
+
+/** A host dies, and what ran on it runs elsewhere; nobody had to say so. */
+export function hostKilled(members: () => Members): void {
+  const { n, web, begin, writesElsewhere, assertOneWriter, assertPutAway } = sceneOf(members);
 
   describe('failover', () => {
     it('a host is killed: its containers are made elsewhere, routes follow, and what it had is put away when it is back', async () => {
@@ -119,7 +130,14 @@ export function failovers(members: () => Members): void {
       const last = await acknowledged(n(1), { ...writer, container: writerId });
       await assertOneWriter(now, last.length > 0 ? last : before);
     });
+  });
+}
 
+/** The same for hosts that only seem to be dead, and what dies on a living one. */
+export function failovers(members: () => Members): void {
+  const { n, hosts, web, begin, writesElsewhere, assertOneWriter, assertPutAway } = sceneOf(members);
+
+  describe('failover', () => {
     it('a host is cut off from the others: it stands still, and then the others go on', async () => {
       const { webId, writerId } = await begin();
       await members().cluster.leadElsewhere([1]);
@@ -133,6 +151,30 @@ export function failovers(members: () => Members): void {
       await assertPutAway([webId, writerId]);
       await settled(members(), 120_000);
       await assertOneWriter(now, await acknowledged(n(1), { ...writer, container: writerId }));
+    });
+
+    it('a host stands still: the others go on without it, and what it does when it wakes up is in no volume', async () => {
+      const { webId, writerId } = await begin();
+      const frozenAt = await bootSeconds();
+      await n(1).freeze();
+      const now = await writesElsewhere(frozenAt);
+      await until('the web service is elsewhere', backMsMax, async () =>
+        (await workloadsOf(members())).some(({ name, node }) => name === 'web' && node !== 'n1') ? true : undefined,
+      );
+      const thawedAt = await bootSeconds();
+      await members().cluster.heal();
+      await assertPutAway([webId, writerId]);
+      await settled(members(), 120_000);
+      const all = await acknowledged(n(1), { ...writer, container: writerId });
+      // Until its own fence and watchdog have had their turn, too.
+      const late = all.filter(({ bootSeconds: at }) => at > thawedAt);
+      const latest = Math.max(thawedAt, ...late.map(({ bootSeconds: at }) => at));
+      assert.ok(latest - thawedAt < wakeSecondsMax, `n1 wrote for ${latest - thawedAt} s after it woke up`);
+      await assertOneWriter(
+        now,
+        all.filter((entry) => !late.includes(entry)),
+        late,
+      );
     });
 
     it('a container’s process and a Docker daemon that die on a living host are back there', async () => {
@@ -154,50 +196,6 @@ export function failovers(members: () => Members): void {
       await n(1).docker('stop', '-t', '1', 'web');
       await sleep(5_000);
       assert.equal(await n(1).docker('inspect', '--format', '{{.State.Running}}', 'web'), 'false');
-    });
-  });
-
-  describe('flockctl node drain', () => {
-    it('empties a node of containers, volumes and copies without a failed request, and undrain opens it again', async () => {
-      // Wherever two of the nodes are left there is a place for each copy.
-      const options = ['replicas=0', 'remote-replicas=1'];
-      await startCounter(n(1), web, { volume: options });
-      await startReplicatedWriter(n(1), writer, options);
-      await createVolume(n(1), 'idle', options);
-      const replicated = counterOf('second');
-      await startCounter(n(3), replicated, { volume: options });
-      for (const [host, name] of [
-        [1, 'web'],
-        [1, writer.container],
-        [3, 'second'],
-      ] as const)
-        await known(members(), n(host), name);
-      await answersFrom(hosts(), web, 'n1');
-      await answersFrom(hosts(), replicated, 'n3');
-      await until('each volume has a copy', 60_000, async () =>
-        (await copiesOf(n(2))).filter(({ snapshot }) => snapshot !== null).length >= 4 ? true : undefined,
-      );
-      const loads = [web, replicated].flatMap((one) => loadCounter(hosts(), one));
-      await longFlockctl(n(2), 'node', 'drain', 'n1');
-      for (const { doc } of await volumesOf(members()))
-        assert.ok(doc.owner !== 'n1' && !doc.replicas.some((name) => name === 'n1'), `${doc.name} is still there`);
-      const left = await n(1).docker('ps', '--format', `{{.Names}} {{.Label "${labels.program}"}}`);
-      assert.deepEqual(
-        left.split('\n').filter((line) => line.trim().split(' ').length < 2),
-        [],
-      );
-      const results = await Promise.all(loads.map((one) => one.stop()));
-      assert.deepEqual(
-        results.flatMap(({ workers }) => workers.flatMap(({ failed }) => failed)),
-        [],
-      );
-      await n(2).flockctl('node', 'undrain', 'n1');
-      const back = await until('n1 takes volumes again', 30_000, () =>
-        n(1)
-          .sh('fresh', 'echo here > /data/file && cat /data/file')
-          .catch(() => undefined),
-      );
-      assert.equal(back, 'here');
     });
   });
 }

@@ -23,7 +23,7 @@ import { load } from '../../support/cluster/web.ts';
 const count = Number(process.env['FLOCK_MOVES'] || 8);
 
 /** Nobody notices that a service goes to another host. */
-export function moves(members: () => Members): void {
+export function movesUnderLoad(members: () => Members): void {
   const n = (number: number) => members().n(number);
   const hosts = () => members().cluster.hosts;
   const next = (host: ClusterHost) => n((host.number % hosts().length) + 1);
@@ -79,7 +79,15 @@ export function moves(members: () => Members): void {
       // Nothing was lost, so nothing is kept as if it were.
       for (const host of hosts()) assert.deepEqual(await stashesOf(host), []);
     });
+  });
+}
 
+/** A container is elsewhere what it was before. */
+export function nginxMoved(members: () => Members): void {
+  const n = (number: number) => members().n(number);
+  const hosts = () => members().cluster.hosts;
+
+  describe('moves of Debian’s programs', () => {
     it('nginx, with all that its container was made with, from a host that alone has its image', async () => {
       const counter = { ...counterOf('shop'), volume: 'shop-data' };
       await importApp(n(1), nginx);
