@@ -98,7 +98,8 @@ function invalid(text: string, reason: string): FlockError {
 export type RetainedSnapshot = { readonly name: SnapshotName; readonly held: boolean };
 
 /**
- * Names of the snapshots to destroy, oldest first: never one that replication did not make, never a held one, never the newest two.
+ * Names of the snapshots to destroy, oldest first: never one that replication did not make, never a held one, never the newest two,
+ * nor the last of an epoch in its first five minutes.
  *
  * In each period the oldest snapshot stays. Periods are those of the calendar (multiples of `everyMs` since 1970, UTC) and times
  * are those in the names (what a backend says of a received snapshot may be the time of receiving), so the same snapshot is chosen
@@ -123,14 +124,16 @@ export function selectExpired(input: {
   const zones = zonesOf(input.grid);
   const taken = new Set<string>();
   const expired: SnapshotName[] = [];
-  for (const [index, { name, timeMs, held }] of ours.entries()) {
+  for (const [index, { name, epoch, timeMs, held }] of ours.entries()) {
     const zone = zones.findIndex(({ forMs }) => referenceMs - timeMs <= forMs);
     const everyMs = zones[zone]?.everyMs;
     const period = everyMs === undefined ? null : `${zone}:${Math.floor(timeMs / everyMs)}`;
     const isFirst = period !== null && !taken.has(period);
     if (period !== null) taken.add(period);
     const isNewest = index >= ours.length - newestKept;
-    if (!isFirst && !isNewest && !held && timeMs <= input.nowMs) expired.push(name);
+    // It tells of all copies with one of that epoch whether they have something of their own.
+    const isLastOfEpoch = epoch !== ours[index + 1]?.epoch && referenceMs - timeMs <= fresh.forMs;
+    if (!isFirst && !isNewest && !isLastOfEpoch && !held && timeMs <= input.nowMs) expired.push(name);
   }
   return expired;
 }

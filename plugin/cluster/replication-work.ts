@@ -13,6 +13,8 @@ export type Target = {
   readonly stop: AbortController;
   copy: CopyState | null;
   sending: Promise<void> | null;
+  /** It is being asked to destroy snapshots. */
+  isThinned: boolean;
   sentBytes: number;
   totalBytes: number | null;
   everSentBytes: number;
@@ -94,6 +96,7 @@ export function targetOf(work: Work, node: NodeName): Target {
     stop: new AbortController(),
     copy: null,
     sending: null,
+    isThinned: false,
     sentBytes: 0,
     totalBytes: null,
     everSentBytes: 0,

@@ -16,10 +16,12 @@ export type ThinParts = {
 
 const pruneMs = 60_000;
 
-/** Destroys the snapshots that the volume's retention does not keep, here and, where they have them still, on the nodes with copies. */
+/**
+ * Destroys the snapshots that the volume's retention does not keep, here and, where they have them still, on the nodes with copies: those
+ * are asked in tasks of their own, so that one that does not answer holds back nothing. Resolves when it is done here.
+ */
 export function createThin({ storage, clock, peers, locks, onFailed }: ThinParts) {
-  return async function thin(volume: Replicated, work: Work, signal: AbortSignal): Promise<void> {
-    const { doc } = volume;
+  async function thinOwn({ doc }: Replicated, work: Work, signal: AbortSignal): Promise<void> {
     const nowMs = clock.nowMs();
     await locks.with(doc.name, 'thinning of snapshots', signal, async () => {
       const snapshots = await storage.snapshots(doc.id);
@@ -32,23 +34,30 @@ export function createThin({ storage, clock, peers, locks, onFailed }: ThinParts
       for (const name of expired) await storage.destroySnapshot(doc.id, name);
       work.history = null;
     });
+  }
+
+  /** Never rejects. */
+  async function thinCopy({ doc }: Replicated, work: Work, target: Target, kept: ReadonlySet<string>): Promise<void> {
+    const { copy, sending, isThinned, stop } = target;
+    if (sending !== null || isThinned || copy === null || copy.snapshots === null) return;
+    const surplus = copy.snapshots.slice(0, -1).filter(({ identity }) => !kept.has(identity));
+    if (surplus.length === 0) return;
+    const names = surplus.map(({ name }) => name);
+    target.isThinned = true;
+    const ask = { id: doc.id, epoch: doc.epoch, snapshots: names };
+    await peers
+      .call(target.node, 'prune-copy', ask, { timeoutMs: pruneMs, signal: stop.signal })
+      .catch((error: unknown) => onFailed(work, target, error));
+    target.isThinned = false;
+    // Something may have been sent meanwhile.
+    const { copy: now } = target;
+    if (now !== null && now.snapshots !== null)
+      target.copy = { ...now, snapshots: now.snapshots.filter(({ name }) => !names.includes(name)) };
+  }
+
+  return async function thin(volume: Replicated, work: Work, signal: AbortSignal): Promise<void> {
+    await thinOwn(volume, work, signal);
     const kept = new Set((await historyOf(storage, work)).map(({ identity }) => identity));
-    for (const target of work.targets.values()) {
-      const { copy } = target;
-      if (target.sending !== null || copy === null || copy.snapshots === null) continue;
-      const surplus = copy.snapshots.slice(0, -1).filter(({ identity }) => !kept.has(identity));
-      if (surplus.length === 0) continue;
-      const names = surplus.map(({ name }) => name);
-      await peers
-        .call(
-          target.node,
-          'prune-copy',
-          { id: doc.id, epoch: doc.epoch, snapshots: names },
-          { timeoutMs: pruneMs, signal },
-        )
-        .catch((error: unknown) => onFailed(work, target, error));
-      if (target.copy !== null)
-        target.copy = { ...copy, snapshots: copy.snapshots.filter(({ name }) => !names.includes(name)) };
-    }
+    for (const target of work.targets.values()) void thinCopy(volume, work, target, kept);
   };
 }

@@ -17,7 +17,7 @@ export type Checks = {
   received(host: Host, id: DatasetId): void;
   /** A copy has been brought up to date. */
   replicated(id: DatasetId): void;
-  /** A person has gone back to an older content. */
+  /** A person has gone back to an older content, or takes that of a copy by force, whatever it is. */
   rolledBack(id: DatasetId): void;
   /** Of the store. Called often. */
   epochs(): void;

@@ -92,6 +92,8 @@ export function startWorkload(world: World): Workload {
     attempt(0);
     function attempt(count: number): void {
       if (isOver || count > 12) return;
+      // Whatever the copy has: it may have been listed a moment ago.
+      if (force) for (const [id, { doc }] of world.docs()) if (doc.name === name) world.checks.rolledBack(id);
       ask(
         world,
         from,

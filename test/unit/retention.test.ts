@@ -112,9 +112,9 @@ describe('retention', () => {
     assert.deepEqual(select([user, other], startMs + 1000 * dayMs), []);
   });
 
-  it('takes the newest by epoch, not by the clock of their maker', () => {
+  it('takes the newest, and the last of an epoch, by epoch, not by the clock of their maker', () => {
     const behind = [at(startMs + 1, 2), at(startMs + 2, 2)];
-    const ahead = [at(startMs + hourMs), at(startMs + hourMs + 1)];
+    const ahead = [at(startMs + hourMs), at(startMs + hourMs + 1), at(startMs + hourMs + 2)];
     assert.deepEqual(select([...behind, ...ahead], startMs + 2 * hourMs), [ahead[1]?.name]);
   });
 
