@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { globSync } from 'node:fs';
+import { globSync, openSync } from 'node:fs';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -16,6 +16,8 @@ import { clusterPackages, contractPackages, dockerPackages } from './support/pac
  *
  * Hundreds of tests wait for real daemons on a machine that others use, too. So a few that fail are run once more, alone: those that
  * pass then are named as unsteady at the end, to be mended; a fault of flock's fails twice.
+ *
+ * The simulation only computes: it runs beside the others with what they leave of the processors, and its output comes last.
  */
 
 type Suite = {
@@ -26,6 +28,8 @@ type Suite = {
   readonly needsPlugin: boolean;
   readonly testTimeoutMs: number;
   readonly suiteTimeoutMs: number;
+  /** Beside the others, on processors that are idle. */
+  readonly isBeside?: true;
 };
 
 type Result = {
@@ -54,8 +58,9 @@ const suites: readonly Suite[] = [
     packages: [],
     needs: null,
     needsPlugin: false,
-    testTimeoutMs: 8 * minuteMs,
-    suiteTimeoutMs: 20 * minuteMs,
+    testTimeoutMs: 60 * minuteMs,
+    suiteTimeoutMs: 85 * minuteMs,
+    isBeside: true,
   },
   {
     name: 'contract',
@@ -104,9 +109,18 @@ async function main(args: readonly string[]): Promise<number> {
   const folder = await mkdtemp(join(tmpdir(), 'flock-test-'));
   const results: Result[] = [];
   try {
-    for (const suite of chosen) {
+    const beside = chosen.length < 2 ? [] : chosen.filter(({ isBeside }) => isBeside === true);
+    const running = beside.map((suite) => ({
+      suite,
+      result: run(suite, folder, openSync(join(folder, suite.name), 'w')),
+    }));
+    for (const suite of chosen.filter((one) => !beside.includes(one))) {
       console.log(`\n== ${suite.name} ==`);
       results.push(await (isRefused(suite) ? refuse(suite) : run(suite, folder)));
+    }
+    for (const { suite, result } of running) {
+      results.push(await result);
+      console.log(`\n== ${suite.name} ==\n${await readFile(join(folder, suite.name), 'utf8')}`);
     }
   } finally {
     await rm(folder, { recursive: true });
@@ -156,12 +170,13 @@ async function prepare(suite: Suite): Promise<void> {
 /** More failures than that are no accident. */
 const secondAttemptsMax = 5;
 
-async function run(suite: Suite, folder: string): Promise<Result> {
-  const first = await attempt(suite, folder, process.env['GREP']);
+/** `output`: a file's descriptor, for one that runs beside others. */
+async function run(suite: Suite, folder: string, output: number | 'inherit' = 'inherit'): Promise<Result> {
+  const first = await attempt(suite, folder, process.env['GREP'], output);
   const isWorthwhile = first.failed.every(({ pattern }) => pattern !== '');
   if (first.failed.length === 0 || first.failed.length > secondAttemptsMax || !isWorthwhile) return first;
   console.log(`\n== ${suite.name}, what failed, once more ==`);
-  const second = await attempt(suite, folder, first.failed.map(({ pattern }) => pattern).join('|'));
+  const second = await attempt(suite, folder, first.failed.map(({ pattern }) => pattern).join('|'), output);
   if (second.failed.length > 0 || second.passed.length === 0) return first;
   return {
     passed: [...new Set([...first.passed, ...second.passed])],
@@ -171,10 +186,15 @@ async function run(suite: Suite, folder: string): Promise<Result> {
   };
 }
 
-async function attempt(suite: Suite, folder: string, grep: string | undefined): Promise<Result> {
+async function attempt(
+  suite: Suite,
+  folder: string,
+  grep: string | undefined,
+  output: number | 'inherit',
+): Promise<Result> {
   const resultFile = join(folder, `${suite.name}.json`);
   await rm(resultFile, { force: true });
-  const status = await runInNamespace(suite, resultFile, grep);
+  const status = await runInNamespace(suite, resultFile, grep, output);
   const text = await readFile(resultFile, 'utf8').catch(() => null);
   if (text !== null) return JSON.parse(text);
   const message = `the tests ended without a result (${status})`;
@@ -182,24 +202,27 @@ async function attempt(suite: Suite, folder: string, grep: string | undefined): 
 }
 
 /** Answers how the process ended. Whatever it started dies with its process namespace. */
-function runInNamespace(suite: Suite, resultFile: string, grep: string | undefined): Promise<string> {
+function runInNamespace(
+  suite: Suite,
+  resultFile: string,
+  grep: string | undefined,
+  output: number | 'inherit',
+): Promise<string> {
   const self = [process.execPath, join(here, 'run.ts'), '--in-process', suite.name, resultFile];
-  const isolation = [
-    // Also when this process is killed.
-    ...['setpriv', '--pdeathsig', 'KILL'],
-    'unshare',
-    '--mount',
-    '--propagation',
-    'private',
-    '--pid',
-    '--mount-proc',
-    '--fork',
-    '--kill-child',
-  ];
-  const [file = '', ...args] = suite.needs === 'root' ? [...isolation, ...self] : self;
+  // It dies with this process, too.
+  const command = ['setpriv', '--pdeathsig', 'KILL'];
+  if (output !== 'inherit') command.push('chrt', '--idle', '0');
+  if (suite.needs === 'root')
+    command.push('unshare', '--mount', '--propagation', 'private', '--pid', '--mount-proc', '--fork', '--kill-child');
+  const [file = '', ...args] = [...command, ...self];
   return new Promise((done) => {
     const env = grep === undefined ? process.env : { ...process.env, GREP: grep };
-    const child = spawn(file, args, { stdio: 'inherit', env, timeout: suite.suiteTimeoutMs, killSignal: 'SIGKILL' });
+    const child = spawn(file, args, {
+      stdio: ['inherit', output, output],
+      env,
+      timeout: suite.suiteTimeoutMs,
+      killSignal: 'SIGKILL',
+    });
     child.on('error', (error) => done(error.message));
     child.on('exit', (code, signal) =>
       done(
