@@ -1,9 +1,10 @@
 import type { Logger } from 'pino';
 import { FlockError, messageOf } from '../../controller/model/errors.ts';
-import { type DatasetId, type NodeName, quote } from '../../controller/model/names.ts';
+import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import { planTransfer } from '../../controller/model/replication.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { Storage } from '../storage/storage.ts';
+import { currentDoc } from './current-doc.ts';
 import type { Directory } from './directory.ts';
 import type { ExtraCopies } from './extra-copies.ts';
 import type { Clock, Peers } from './ports.ts';
@@ -132,11 +133,9 @@ export function createCopyJobs(parts: CopyJobParts): CopyJobs {
     return round;
   }
 
-  async function bring({ id, name }: VolumeRecord, to: NodeName, signal: AbortSignal): Promise<number> {
+  async function bring(record: VolumeRecord, to: NodeName, signal: AbortSignal): Promise<number> {
     const startedMs = clock.bootMs();
-    const doc = directory.volume(id)?.doc ?? (await directory.look(id))?.doc;
-    if (doc === undefined)
-      throw new FlockError('volume-not-found', `the cluster does not know the volume ${quote(name)} yet; try again`);
+    const doc = await currentDoc(directory, record);
     await replicator.sync({ doc, copies: doc.replicas, isMounted: true }, to, false, signal);
     return clock.bootMs() - startedMs;
   }

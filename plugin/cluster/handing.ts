@@ -7,6 +7,7 @@ import type { Operation, SessionId } from '../../controller/store/store.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import type { Storage } from '../storage/storage.ts';
+import { currentDoc } from './current-doc.ts';
 import type { Directory } from './directory.ts';
 import type { Duties } from './duties.ts';
 import type { ExtraCopies } from './extra-copies.ts';
@@ -72,11 +73,9 @@ export function createHand(parts: HandParts): Hand {
     throw new FlockError('volume-not-found', `there is no volume ${id} here`);
   }
 
-  async function replicatedOf({ id, name }: VolumeRecord): Promise<Replicated> {
-    const volume = directory.volume(id) ?? (await directory.look(id));
-    if (volume === null)
-      throw new FlockError('volume-not-found', `the cluster does not know the volume ${quote(name)} yet; try again`);
-    return { doc: volume.doc, copies: volume.doc.replicas, isMounted: true };
+  async function replicatedOf(record: VolumeRecord): Promise<Replicated> {
+    const doc = await currentDoc(directory, record);
+    return { doc, copies: doc.replicas, isMounted: true };
   }
 
   /** Docker says that a container has ended before it gives the volume back. */
