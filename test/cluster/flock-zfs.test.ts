@@ -2,11 +2,6 @@ import { onCluster } from '../support/cluster/members.ts';
 import { takeovers } from './flock/fencing.ts';
 import { streams } from './flock/streams.ts';
 import { volumes } from './flock/volumes.ts';
-import { hostKilled } from './moves/failover.ts';
-import { movesUnderLoad } from './moves/moves.ts';
 
 // What depends on the storage; the rest is the same for both and takes minutes.
-onCluster('zfs', [volumes, streams, takeovers, movesUnderLoad, hostKilled], {
-  proxy: true,
-  title: 'flock and its controllers',
-});
+onCluster('zfs', [volumes, streams, takeovers]);
