@@ -143,7 +143,7 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/handing.ts',
     changes: [{ from: "if (!hasCode(error, 'store-unavailable')) state.commit", to: 'state.commit' }],
     rules: ['I1', 'I3', 'I4'],
-    seedsMax: 500,
+    seedsMax: 6_000,
   },
   {
     name: 'volumes are taken by themselves against their options',
