@@ -31,7 +31,7 @@ const allEveryMsMin = minuteMs;
 const allParts = 60;
 
 const rulesMax = 8;
-/** The most snapshots that a grid may keep; the newest two and held ones come on top. */
+/** The most snapshots that a grid may keep; the newest two, held ones, and the last ones of the newest epochs come on top. */
 export const keptMax = 200;
 /** The newest ones are what replication starts from, whatever the grid says. */
 const newestKept = 2;

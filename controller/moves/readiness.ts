@@ -1,4 +1,6 @@
 import { z } from 'zod';
+import { hasCode, messageOf } from '../model/errors.ts';
+import type { Executed } from '../program/docker.ts';
 import type { MoveTools } from './ports.ts';
 
 /** Whether a container that was started is ready: its ports take connections, and its health check has nothing against it. */
@@ -88,7 +90,16 @@ async function isIll(
 ): Promise<string | null> {
   if (found.State.Health?.Status === 'healthy') return null;
   const limitMs = Math.max(1, Math.min(timeMs, untilBootMs - clock.bootMs()));
-  const { exitCode, output } = await docker.execute(id, command, limitMs, signal);
+  let executed: Executed;
+  try {
+    executed = await docker.execute(id, command, limitMs, signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    // It may just have ended, which the next look tells.
+    if (hasCode(error, 'docker-failed')) return `is not known to be healthy: ${messageOf(error)}`;
+    throw error;
+  }
+  const { exitCode, output } = executed;
   if (exitCode === 0) return null;
   const end = exitCode === null ? `did not end within ${limitMs} ms` : `ended with ${exitCode}`;
   const said = output.trim().slice(-saidCharactersMax);

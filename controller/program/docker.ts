@@ -25,8 +25,8 @@ export type Docker = DockerSource & {
   /** The last lines that a container has printed, for people; less where Docker does not keep them. */
   tail(id: string, lines: number): Promise<string>;
   /**
-   * Runs a command in a container, as its user, to its end. `exitCode` null: it has not come to its end within `ms`, and goes on in
-   * there; 126 and 127, as in a shell: it could not be run.
+   * Runs a command in a container that runs, as its user, to its end. `exitCode` null: it has not come to its end within `ms`, and goes
+   * on in there.
    */
   execute(id: string, command: readonly string[], ms: number, signal: AbortSignal): Promise<Executed>;
   /** Docker starts it again by itself never more, or always ... */
@@ -172,7 +172,7 @@ export function createDocker(socketPath: string): Docker {
         output = await readText(addAbortSignal(limit, (await change(what, started)) as Readable));
       } catch (error) {
         signal.throwIfAborted();
-        if (!limit.aborted) throw error;
+        if (!limit.aborted) throw error instanceof FlockError ? error : dockerFailed(what, error);
       }
       const { Running: isRunning, ExitCode: exitCode } = executedSchema.parse(await find(what, `/exec/${exec}/json`));
       return { exitCode: isRunning ? null : exitCode, output: textOfLog(output) };

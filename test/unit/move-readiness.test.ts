@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { FlockError } from '../../controller/model/errors.ts';
 import type { MoveTools } from '../../controller/moves/ports.ts';
 import { type Inspected, lacks } from '../../controller/moves/readiness.ts';
 
@@ -82,6 +83,17 @@ describe('a container that was started', () => {
       { command: ['/bin/bash', '-ec', 'check'], ms: 20_000 },
       { command: ['check', '-v'], ms: 20_000 },
     ]);
+  });
+
+  it('is not ready when its check can’t be run, for it may have ended just now', async () => {
+    const { tools } = toolsWith(fine);
+    tools.docker.execute = async () => {
+      throw new FlockError('docker-failed', 'the container is not running');
+    };
+    assert.equal(
+      await ask(tools, found('starting', shellCheck), []),
+      'is not known to be healthy: the container is not running',
+    );
   });
 
   it('without ports and check is ready when it has not ended soon', async () => {
