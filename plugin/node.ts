@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,6 +5,7 @@ import type { Logger } from 'pino';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
 import type { Settings, SettingsRequest } from '../controller/model/settings.ts';
 import { ownsName } from '../controller/model/volume.ts';
+import { bootMs, hostClock } from './boot-clock.ts';
 import { createContainers } from './containers.ts';
 import { createDockerView } from './docker-view.ts';
 import { createCommands } from './exec.ts';
@@ -95,7 +95,7 @@ export function createNode(
   }
 
   async function openStateFile(): Promise<State> {
-    const opened = await openState(paths.state, predecessorWaitMs);
+    const opened = await openState(paths.state, predecessorWaitMs, bootMs());
     for (const { id, name, reason } of opened.unreadable())
       log.error({ event: 'state.unreadable', volume: name, dataset: id, reason }, 'a record is set aside as it is');
     return opened;
@@ -103,11 +103,7 @@ export function createNode(
 
   async function createContext(openedState: State, loaded: Settings) {
     const storage = await createStorage(paths, loaded, createCommands(commandEnvironment));
-    const clock = {
-      nowMs: () => Date.now(),
-      randomHex: (bytes: number) => randomBytes(bytes).toString('hex'),
-      sleep: (ms: number) => sleep(ms),
-    };
+    const clock = { ...hostClock, sleep: (ms: number) => sleep(ms) };
     const containers = createContainers(paths.engineSocket);
     const ownFolders = ownFoldersOf(paths);
     return {

@@ -55,10 +55,10 @@ const schema = `
 `;
 
 /**
- * Opens the file, waiting up to `waitMs` for a predecessor that is just ending to let go of it. Throws `not-ready` where it is damaged
+ * Opens the file, waiting up to `waitMs` for a predecessor that is just ending to let go of it. `bootMs`: boot time now. Throws `not-ready` where it is damaged
  * or its disk is full.
  */
-export async function openState(path: string, waitMs: number): Promise<State> {
+export async function openState(path: string, waitMs: number, bootMs: number): Promise<State> {
   const deadline = performance.now() + waitMs;
   for (;;) {
     let database: DatabaseSync | null = null;
@@ -67,7 +67,7 @@ export async function openState(path: string, waitMs: number): Promise<State> {
       // An exclusive connection never gives up its lock, and the kernel takes it away when the process dies.
       database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; COMMIT;');
       database.exec(schema);
-      return createState(database, path);
+      return createState(database, path, bootMs);
     } catch (error) {
       database?.close();
       if (!isLocked(error) || performance.now() > deadline) throw stateProblem(error, path, 'not-ready');
@@ -76,7 +76,7 @@ export async function openState(path: string, waitMs: number): Promise<State> {
   }
 }
 
-function createState(database: DatabaseSync, path: string): State {
+function createState(database: DatabaseSync, path: string, bootMs: number): State {
   const records = new Map<DatasetId, VolumeRecord>();
   const names = new Map<VolumeName, DatasetId>();
   const uses = new Map<DatasetId, readonly Use[]>();
@@ -134,7 +134,7 @@ function createState(database: DatabaseSync, path: string): State {
     }
   }
   for (const row of database.prepare('SELECT volume, uses FROM uses').all()) {
-    const known = decodeUses(String(row['uses']));
+    const known = decodeUses(String(row['uses']), bootMs);
     if (known.length > 0) uses.set(String(row['volume']) as DatasetId, known);
   }
 

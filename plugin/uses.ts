@@ -8,21 +8,28 @@ import { z } from 'zod';
 export type Use = {
   readonly mountId: string;
   readonly count: number;
+  /** Boot time: the wall clock may be set between Docker's Mount and the container's start. */
   readonly sinceMs: number;
 };
 
 const usesSchema = z.array(z.object({ mountId: z.string(), count: z.int().positive(), sinceMs: z.number() }));
 
-/** Text that can't be read counts as none: what is mounted is known from the kernel, and the sweep drops what nobody backs up. */
-export function decodeUses(text: string): readonly Use[] {
+/**
+ * Text that can't be read counts as none: what is mounted is known from the kernel, and the sweep drops what nobody backs up. So do
+ * uses from later than now (boot time): they are of an earlier boot of the host, whose containers are gone.
+ */
+export function decodeUses(text: string, nowMs: number): readonly Use[] {
   try {
-    return usesSchema.parse(JSON.parse(text));
+    return usesOfThisBoot(usesSchema.parse(JSON.parse(text)), nowMs);
   } catch {
     return [];
   }
 }
 
-/** `held`: whether any container or host process has the volume mounted now; matters only for an id that is known (see `isKnown`). */
+/**
+ * `held`: whether any container or host process has the volume mounted now; matters only for an id that is known (see `isKnown`).
+ * `ms`: boot time.
+ */
 export function acquire(
   uses: readonly Use[],
   mountId: string,
@@ -32,6 +39,10 @@ export function acquire(
   // Nobody holds it, so the container of the old count is gone: its daemon was killed.
   const count = known !== undefined && now.held ? known.count + 1 : 1;
   return [...uses.filter((use) => use !== known), { mountId, count, sinceMs: now.ms }];
+}
+
+export function usesOfThisBoot(uses: readonly Use[], nowMs: number): readonly Use[] {
+  return uses.filter(({ sinceMs }) => sinceMs <= nowMs);
 }
 
 export function isKnown(uses: readonly Use[], mountId: string): boolean {
@@ -48,10 +59,11 @@ export function release(uses: readonly Use[], mountId: string): readonly Use[] {
 
 /**
  * For uses that no container or host process backs up with a mount: what is left of them. A container appears in the kernel's mount
- * tables only some time after Docker's Mount, so young ones are given the benefit of the doubt.
+ * tables only some time after Docker's Mount, so young ones are given the benefit of the doubt. `atMs`: boot time from before the
+ * mount tables were read, for a container may have started since.
  */
-export function withoutLeaks(uses: readonly Use[], nowMs: number): readonly Use[] {
-  return uses.filter((use) => nowMs - use.sinceMs < useGraceMs);
+export function withoutLeaks(uses: readonly Use[], atMs: number): readonly Use[] {
+  return uses.filter((use) => atMs - use.sinceMs < useGraceMs);
 }
 
 /** Far above the time from Docker's Mount call to the container's first process, also on a host that swaps. */

@@ -31,6 +31,8 @@ export type Context = {
 };
 
 export type Clock = {
+  /** Of a clock that nobody sets, from the start of the machine. */
+  bootMs(): number;
   nowMs(): number;
   randomHex(bytes: number): string;
   sleep(ms: number): Promise<void>;
@@ -111,6 +113,7 @@ export async function refuseInUse(
   record: VolumeRecord,
   caller: 'docker' | 'operator',
 ): Promise<void> {
+  const atMs = context.clock.bootMs();
   const holders = (await context.findHolders([record.id])).get(record.id) ?? [];
   if (holders.length > 0) {
     const names = [...new Set(await Promise.all(holders.slice(0, holdersNamedMax).map(context.describeHolder)))];
@@ -120,10 +123,10 @@ export async function refuseInUse(
       { holders: names },
     );
   }
-  const told = withoutLeaks(context.state.uses(record.id), context.clock.nowMs());
+  const told = withoutLeaks(context.state.uses(record.id), atMs);
   const [use] = told.toSorted((a, b) => b.sinceMs - a.sinceMs);
   if (caller === 'operator' && use !== undefined) {
-    const leftMs = use.sinceMs + useGraceMs - context.clock.nowMs();
+    const leftMs = use.sinceMs + useGraceMs - atMs;
     throw new FlockError(
       'volume-in-use',
       `volume ${quote(record.name)} was mounted for Docker (mount ${use.mountId.slice(0, 12)}), though no container shows it: stop the container that is starting; if there is none, the unmount was lost, and this passes by itself in ${formatWait(leftMs)}`,

@@ -1,6 +1,6 @@
 import { FlockError, messageOf } from '../../controller/model/errors.ts';
 import { type DatasetId, parseVolumeName, quote } from '../../controller/model/names.ts';
-import { acquire, isKnown, release, withoutLeaks } from '../uses.ts';
+import { acquire, isKnown, release, type Use, withoutLeaks } from '../uses.ts';
 import { type Context, existingVolume, readyVolume } from './context.ts';
 
 const mountIdBytesMax = 256;
@@ -46,7 +46,7 @@ export async function mountVolume(
       await unmountIfUnused(context, record.id);
       throw error;
     }
-    context.state.setUses(record.id, acquire(uses, mountId, { held, ms: context.clock.nowMs() }));
+    context.state.setUses(record.id, acquire(uses, mountId, { held, ms: context.clock.bootMs() }));
     return path;
   });
 }
@@ -95,9 +95,11 @@ export async function sweepMounts(
   mounted: (id: DatasetId) => boolean,
   signal: AbortSignal,
 ): Promise<void> {
+  const atMs = context.clock.bootMs();
+  const youngOf = (uses: readonly Use[]) => withoutLeaks(uses, atMs);
   const suspects = context.state.all().filter((record) => {
     const uses = context.state.uses(record.id);
-    return uses.length === 0 ? mounted(record.id) : withoutLeaks(uses, context.clock.nowMs()).length < uses.length;
+    return uses.length === 0 ? mounted(record.id) : youngOf(uses).length < uses.length;
   });
   const holders = await context.findHolders(suspects.map((record) => record.id));
   for (const { id, name } of suspects) {
@@ -105,7 +107,7 @@ export async function sweepMounts(
     await context.locks.with(name, 'sweep', signal, async () => {
       // Looked at again under the lock: a mount may have come in between.
       const uses = context.state.uses(id);
-      const kept = withoutLeaks(uses, context.clock.nowMs());
+      const kept = youngOf(uses);
       if (kept.length < uses.length) {
         context.log.info(
           { event: 'volume.use-dropped', volume: name, dataset: id, uses: uses.length - kept.length },

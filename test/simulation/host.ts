@@ -33,6 +33,10 @@ export type Host = {
   bootMs(): number;
   wallMs(): number;
   stepWallClock(ms: number): void;
+  /** The time by which it judges how old a use is: `bootMs`, but for what `ageUses` makes pass. */
+  useMs(): number;
+  /** What it believes of mounts is so much older, without a wait. */
+  ageUses(ms: number): void;
   /** After so much of its own time. */
   after(ms: number, run: () => void): Timer;
   /** A program that the plugin has started: takes a moment, and goes on without the plugin, not without the machine. */
@@ -65,6 +69,7 @@ export function createHost(world: () => World, name: NodeName, rate: number): Ho
   let bootedAtMs = 0;
   let bootOffsetMs = 0;
   let wallOffsetMs = 0;
+  let usesAgedMs = 0;
   let deadlines: Deadlines = new Map();
   let watch: Timer | null = null;
   let process: Process | null = null;
@@ -93,6 +98,10 @@ export function createHost(world: () => World, name: NodeName, rate: number): Ho
     wallMs: () => Math.floor(wallStartMs + wallOffsetMs + world().scheduler.nowMs() * rate),
     stepWallClock(ms) {
       wallOffsetMs += ms;
+    },
+    useMs: () => bootMs() + usesAgedMs,
+    ageUses(ms) {
+      usesAgedMs += ms;
     },
     after: (ms, run) => world().scheduler.after(ms / rate, run),
     command(work) {

@@ -2,7 +2,7 @@ import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import type { DatasetId } from '../../controller/model/names.ts';
 import { ownsName, type VolumeRecord } from '../../controller/model/volume.ts';
 import type { FactName, State } from '../../plugin/state.ts';
-import type { Use } from '../../plugin/uses.ts';
+import { type Use, usesOfThisBoot } from '../../plugin/uses.ts';
 
 /** What the file is to the real one: it survives the process. */
 export type StateFile = {
@@ -20,12 +20,14 @@ export function createStateFile(): StateFile {
 /** A State without SQLite, a hundred times as fast; test/unit/state.test.ts checks both. */
 export function openMemoryState(
   file: StateFile,
+  bootMs: number,
   onChange: (before: VolumeRecord, after: VolumeRecord) => void = () => undefined,
 ): State {
   if (file.isOpen) throw new Error('database is locked');
   file.isOpen = true;
   const { records, uses, docs, facts } = file;
   const names = new Map<string, DatasetId>();
+  for (const [id, told] of uses) uses.set(id, usesOfThisBoot(told, bootMs));
   for (const record of records.values()) if (ownsName(record)) names.set(record.name, record.id);
 
   function forget(id: DatasetId): void {

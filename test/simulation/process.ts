@@ -43,7 +43,7 @@ export function startProcess(world: World, host: Host): Process {
   const { scheduler, random, timing, network } = world;
   const gate = createGate(scheduler);
   const running = new AbortController();
-  const state = openMemoryState(host.file, world.checks.recorded);
+  const state = openMemoryState(host.file, host.useMs(), world.checks.recorded);
   const log = createLog(world, host);
   let agent: Agent | null = null;
 
@@ -78,7 +78,7 @@ export function startProcess(world: World, host: Host): Process {
       return agent?.ownership ?? absent;
     },
     settings: () => settings,
-    clock: { nowMs: clock.nowMs, randomHex: clock.randomHex, sleep: (ms) => clock.sleep(ms, running.signal) },
+    clock: { ...clock, bootMs: host.useMs, sleep: (ms) => clock.sleep(ms, running.signal) },
     dockerShows: () => Promise.resolve(true),
     beginAnew: () => {},
     findHolders: (ids) => gate.pass(host.command(async () => holdersOf(host, ids))),

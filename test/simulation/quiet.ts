@@ -1,6 +1,7 @@
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { messageOf } from '../../controller/model/errors.ts';
 import type { DatasetId } from '../../controller/model/names.ts';
+import { useGraceMs } from '../../plugin/uses.ts';
 import { Violation } from './checks.ts';
 import { ask, dockerRun, dockerStop } from './docker.ts';
 import type { Workload } from './workload.ts';
@@ -9,8 +10,6 @@ import type { World } from './world.ts';
 /** What everything must come to when all faults are over. */
 const limitMs = 150_000;
 const lookMs = 500;
-/** Docker's forgotten mounts are believed in for ten minutes (plugin/uses.ts). */
-const useGraceMs = 11 * 60_000;
 /** One, or two while the next is on its way. */
 const heldMaxOfTag = 2;
 /** Copies that nobody wants any more go late, so most runs don't wait for that. */
@@ -31,7 +30,7 @@ export function watchConvergence(world: World, workload: Workload, done: () => v
     // A mount whose container is just starting must not look forgotten.
     for (const host of late) {
       if (host.starting.size > 0) continue;
-      host.stepWallClock(useGraceMs);
+      host.ageUses(useGraceMs);
       late.delete(host);
     }
     const missing = problems(world, isThorough);
@@ -138,7 +137,7 @@ function moveIdle(world: World, untilMs: number, done: () => void): void {
       if (scheduler.nowMs() > untilMs)
         throw new Violation(`I7: idle volumes of ${from.name} can't be moved to ${to.name}: ${why}`);
       // An unmount was lost since the convergence.
-      if (from.starting.size === 0) from.stepWallClock(useGraceMs);
+      if (from.starting.size === 0) from.ageUses(useGraceMs);
       scheduler.after(1_000, () => moveIdle(world, untilMs, done));
     },
   );

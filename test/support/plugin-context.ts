@@ -45,9 +45,10 @@ export async function createFixture<S extends Storage>(
     nowMs: number;
   }): Promise<{ readonly context: Context; readonly storage: S }> {
     const { storage: wrapStorage, state: wrapState } = wrap();
-    state = await openState(join(folder, 'state.db'), 0);
+    state = await openState(join(folder, 'state.db'), 0, fixture.nowMs);
     const storage = wrapStorage(await makeStorage());
     const clock = {
+      bootMs: () => fixture.nowMs,
       nowMs: () => fixture.nowMs,
       randomHex: (bytes: number) => {
         random += 1;

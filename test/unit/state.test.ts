@@ -24,6 +24,8 @@ const record = (suffix: string, phase: VolumeRecord['phase'] = { kind: 'ready' }
   epoch: 0,
   phase,
 });
+/** The host has run for so long. */
+const bootMs = 1_000;
 const trashed = { kind: 'trashed', removedAtMs: 1, expiresAtMs: 2, reason: 'removed' } as const;
 
 describe('state file', () => {
@@ -32,7 +34,7 @@ describe('state file', () => {
     folder = await mkdtemp(join(tmpdir(), 'flock-state-'));
   });
   afterEach(async () => await rm(folder, { recursive: true }));
-  checkState(() => openState(join(folder, 'state.db'), 0));
+  checkState(() => openState(join(folder, 'state.db'), 0, bootMs));
 });
 
 describe('state of the simulation', () => {
@@ -40,7 +42,7 @@ describe('state of the simulation', () => {
   beforeEach(() => {
     file = createStateFile();
   });
-  checkState(async () => openMemoryState(file));
+  checkState(async () => openMemoryState(file, bootMs));
 });
 
 function checkState(open: () => Promise<State>): void {
@@ -55,6 +57,17 @@ function checkState(open: () => Promise<State>): void {
     assert.deepEqual(second.byName(db), record('00000001'));
     assert.deepEqual(second.uses(record('00000001').id), [use]);
     assert.equal(second.poolKnown(), true);
+    second.close();
+  });
+
+  it('forgets uses of an earlier boot of the host', async () => {
+    const first = await open();
+    const use = { mountId: 'm', count: 1, sinceMs: bootMs };
+    first.commit({ put: [record('00000001')] });
+    first.setUses(record('00000001').id, [use, { mountId: 'old', count: 1, sinceMs: bootMs + 1 }]);
+    first.close();
+    const second = await open();
+    assert.deepEqual(second.uses(record('00000001').id), [use]);
     second.close();
   });
 

@@ -167,6 +167,22 @@ describe('volumes', () => {
       await sweep();
       assert.equal(await mounted('db'), false);
     });
+
+    it('keeps a use whose container has started since the mount tables were read, however long ago that is', async () => {
+      await create('db');
+      await mount('db', 'starting');
+      const stoodStill = {
+        ...host.context,
+        async findHolders() {
+          host.nowMs += useGraceMs;
+          return new Map();
+        },
+      };
+      await rejects(removeVolume(stoodStill, 'db', 'operator', never), 'volume-in-use');
+      host.nowMs -= useGraceMs;
+      await sweepMounts(stoodStill, () => true, never);
+      assert.equal(await mounted('db'), true);
+    });
   });
 
   describe('removal', () => {
