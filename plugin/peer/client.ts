@@ -30,7 +30,8 @@ export type PeerClient = {
   ): Promise<unknown>;
   /**
    * A raw stream, authenticated on both sides, half open: each side ends when it has said everything, and "end" from the other side may
-   * also mean that it is gone, so the last byte must be known by other means. The caller listens for errors and closes it.
+   * also mean that it is gone, so the last byte must be known by other means. It errs within five seconds when the host does not answer
+   * any more. The caller listens for errors and closes it.
    */
   connectData(node: NodeName, signal: AbortSignal): Promise<TLSSocket>;
   /** After a renewal: the next connections use it. */
@@ -79,6 +80,15 @@ export function createPeerClient(options: { readonly identity: NodeIdentity; rea
     if (at === null)
       throw new FlockError('node-not-found', `nothing is known of node ${node}: "flockctl node ls" shows the nodes`);
     return at;
+  }
+
+  /** Or the kernel would wait for what is under way much longer than for a new connection. */
+  function watch(socket: TLSSocket, at: PeerAddress): void {
+    const closed = new AbortController();
+    socket.once('close', () => closed.abort());
+    void lookout.lost(at, closed.signal).then((problem) => {
+      if (problem !== null) socket.destroy(problem);
+    });
   }
 
   return {
@@ -145,6 +155,7 @@ export function createPeerClient(options: { readonly identity: NodeIdentity; rea
             return;
           }
           settle();
+          watch(socket, at);
           resolve(socket);
         });
       });
