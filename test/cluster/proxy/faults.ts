@@ -92,11 +92,18 @@ export function faults(members: () => Members): void {
         return seen.size >= 2 && seen.has('web-2') ? true : undefined;
       });
       await n(1).kill();
+      let names: readonly (string | undefined)[] = [];
       await until('only the other one is asked', 90_000, async () => {
-        const names = await Promise.all(
-          Array.from({ length: 6 }, () => askWeb(n(3), `http://${n(3).address}/`, 'www.example.test')),
-        );
-        return names.every((answer) => answer?.name === 'web-2') ? true : undefined;
+        const asked = Array.from({ length: 6 }, () => askWeb(n(3), `http://${n(3).address}/`, 'www.example.test'));
+        names = (await Promise.all(asked)).map((answer) => answer?.name);
+        return names.every((name) => name === 'web-2') ? true : undefined;
+      }).catch(async (error: Error) => {
+        const seenBy = await Promise.all([
+          n(3).flockctl('route', 'ls'),
+          n(3).flockctl('node', 'ls'),
+          n(3).flockctl('proxy', 'status'),
+        ]);
+        throw new Error(`${error.message}: ${names.join(' ')}\n${seenBy.join('\n')}`);
       });
     });
   });
