@@ -89,6 +89,22 @@ const reason = whyNoZfsFuse();
       await storage.destroy(id);
     });
 
+    it('has all that was synced in the next snapshot, though nothing has mounted it since', async () => {
+      const id = await made();
+      await storage.snapshot(id, snap('one'));
+      const file = await open(join(await storage.mount(id), 'file'), 'a');
+      await file.write(' and what was synced');
+      await file.sync();
+      await fuse.killDaemon();
+      await file.close().catch(() => undefined);
+      await fuse.startDaemon();
+      await storage.unmount(id);
+      await storage.snapshot(id, snap('two'));
+      const copy = newId();
+      await storage.clone({ id, snapshot: snap('two') }, copy, options());
+      assert.equal(await read(copy), 'text and what was synced');
+    });
+
     it('unmounts dead mounts without a daemon', async () => {
       const id = await made();
       const path = await storage.mount(id);
@@ -325,7 +341,7 @@ const reason = whyNoZfsFuse();
     const [id, clone] = [newId(), newId('clone')];
     // Never mounted: the daemon keeps what it has mounted, and does not rename that.
     await storage.create(id, options());
-    await storage.snapshot(id, snap('one'));
+    await fuse.zfs('snapshot', `${pathOf(id)}@one`);
     await storage.clone({ id, snapshot: snap('one') }, clone, options());
     await fuse.zfs('rename', pathOf(id), `${pathOf(id)}:gone`);
     assert.ok(!(await again().list()).some((dataset) => dataset.id === id));

@@ -11,6 +11,11 @@ import { busy, type Runner, whileBusy } from './runner.ts';
 export type Mounts = {
   mount(id: DatasetId): Promise<string>;
   unmount(id: DatasetId): Promise<void>;
+  /**
+   * Has what was synced to the intent log before the host lost its power, or zfs-fuse was killed, written into the dataset. Only a mount
+   * does that: until then OpenZFS makes snapshots without it, and zfs-fuse none.
+   */
+  replayLog(id: DatasetId): Promise<void>;
   path(id: DatasetId): string;
   isMountOf(entry: MountEntry, id: DatasetId): boolean;
   /** Lets go of what only the daemon holds; answers whether it is mounted nowhere that can be seen. */
@@ -35,6 +40,8 @@ export function createMounts(runner: Runner): Mounts {
   const path = (id: DatasetId) => `${config.mountRoot}/${id}`;
   const daemonPath = (id: DatasetId) => `${config.daemonMountRoot}/${id}`;
   const isFuse = config.variant === 'zfs-fuse';
+  /** Were mounted since the pool was imported. */
+  const replayed = new Set<DatasetId>();
 
   function isOurs(entry: MountEntry, id: DatasetId): boolean {
     return (entry.fsType === 'zfs' || entry.fsType === 'fuse.zfs') && entry.source === datasetPath(config, id);
@@ -137,33 +144,59 @@ export function createMounts(runner: Runner): Mounts {
     return wasMounted;
   }
 
+  async function mountByKernel(id: DatasetId, place: string): Promise<void> {
+    const dataset = datasetPath(config, id);
+    await runner.mount(['-t', 'zfs', '--', dataset, place]);
+    // So it is, without a word, where the pool was imported so.
+    if (mountedAt(await readMountTable(), place)?.readOnly !== true) return;
+    await runner.umount(['-l', '--', place]);
+    throw new FlockError('pool-read-only', `${dataset} can only be mounted read-only: its pool is imported read-only`);
+  }
+
+  async function mount(id: DatasetId): Promise<string> {
+    const place = path(id);
+    // First a command, because it has a time limit: asking a mount whose daemon hangs would block a thread of ours.
+    await runner.get(['mounted'], [datasetPath(config, id)]);
+    if (await isAlive(id, place)) return place;
+    if (isFuse) await mountByDaemon(id);
+    else await requireProperties(id);
+    await mkdir(place, { recursive: true });
+    if (isFuse) await runner.mount(['--bind', '--', daemonPath(id), place]);
+    else await mountByKernel(id, place);
+    if (await isAlive(id, place)) return place;
+    throw new FlockError('storage-failed', `${datasetPath(config, id)} was mounted at ${place} but is not there`);
+  }
+
+  async function unmount(id: DatasetId): Promise<void> {
+    const wasMounted = await unmountAt(path(id), (entry) => isMountOf(entry, id));
+    if (!wasMounted || !isFuse) return;
+    // Setting a property waits until all that was written is on disk, as unmounting does elsewhere.
+    const note = setArguments(datasetPath(config, id), unmountedProperty, new Date().toISOString());
+    await runner.zfs(note, writeOutMs).catch((error: unknown) => {
+      if (!hasCode(error, 'storage-daemon-down', 'dataset-missing', 'pool-missing', 'pool-full', 'pool-read-only'))
+        throw error;
+    });
+  }
+
   return {
     path,
     isMountOf,
-
     async mount(id) {
-      const place = path(id);
-      // First a command, because it has a time limit: asking a mount whose daemon hangs would block a thread of ours.
-      await runner.get(['mounted'], [datasetPath(config, id)]);
-      if (await isAlive(id, place)) return place;
-      if (isFuse) await mountByDaemon(id);
-      else await requireProperties(id);
-      await mkdir(place, { recursive: true });
-      if (isFuse) await runner.mount(['--bind', '--', daemonPath(id), place]);
-      else await runner.mount(['-t', 'zfs', '--', datasetPath(config, id), place]);
-      if (await isAlive(id, place)) return place;
-      throw new FlockError('storage-failed', `${datasetPath(config, id)} was mounted at ${place} but is not there`);
+      const place = await mount(id);
+      replayed.add(id);
+      return place;
     },
+    unmount,
 
-    async unmount(id) {
-      const wasMounted = await unmountAt(path(id), (entry) => isMountOf(entry, id));
-      if (!wasMounted || !isFuse) return;
-      // Setting a property waits until all that was written is on disk, as unmounting does elsewhere.
-      const note = setArguments(datasetPath(config, id), unmountedProperty, new Date().toISOString());
-      await runner.zfs(note, writeOutMs).catch((error: unknown) => {
-        if (!hasCode(error, 'storage-daemon-down', 'dataset-missing', 'pool-missing', 'pool-full', 'pool-read-only'))
-          throw error;
-      });
+    async replayLog(id) {
+      // It may have been killed since, and what it has mounted stays mounted.
+      if (isFuse) return await mountByDaemon(id);
+      if (replayed.has(id)) return;
+      if ((await mountedAnywhere((entry) => isMountOf(entry, id))) === null && !(await isKnownToKernel(id))) {
+        await mount(id);
+        await unmount(id);
+      }
+      replayed.add(id);
     },
 
     async letGo(id) {

@@ -45,6 +45,12 @@ export function createZfs(config: ZfsConfig, commands: Commands): Storage & Pool
     return mounts.mount(id);
   }
 
+  /** The live content is what it was when it was last synced, also after a power cut. */
+  async function settleContent(id: DatasetId): Promise<void> {
+    streams.forget(id);
+    await mounts.replayLog(id);
+  }
+
   async function exists(id: DatasetId): Promise<boolean> {
     try {
       await within(() => runner.get(['type'], [pathOf(id)]));
@@ -153,7 +159,11 @@ export function createZfs(config: ZfsConfig, commands: Commands): Storage & Pool
     unmount: (id) => mounts.unmount(id),
     mountPath: (id) => mounts.path(id),
     isMountOf: (entry, id) => mounts.isMountOf(entry, id),
-    snapshot: (id, name) => within(async () => ({ ...(await snapshots.make(id, name)), mark: marks.taken(id) })),
+    snapshot: (id, name) =>
+      within(async () => {
+        await settleContent(id);
+        return { ...(await snapshots.make(id, name)), mark: marks.taken(id) };
+      }),
     snapshots: (id) =>
       within(async () => (await snapshots.all(pathOf(id))).filter(({ artifact }) => !artifact).map(toContract)),
     destroySnapshot: (id, name) =>
@@ -173,6 +183,7 @@ export function createZfs(config: ZfsConfig, commands: Commands): Storage & Pool
       }),
     clone: (source, target, options) =>
       within(async () => {
+        if (source.snapshot === null) await settleContent(source.id);
         await lineage.clone(source, target, options);
         await setRoot(target, options);
       }),
