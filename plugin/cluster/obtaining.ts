@@ -101,15 +101,18 @@ export function createObtaining(parts: ObtainingParts): Obtaining {
         { owner: doc.owner, replicas: doc.replicas },
       );
     }
+    const over = new AbortController();
+    void watchArrival(doc, over);
     try {
       const answer = await peers.call(
         doc.owner,
         'handoff',
         { id: doc.id, session, deadlineMs: leftMs - obtainMarginMs },
-        { timeoutMs: leftMs, signal },
+        { timeoutMs: leftMs, signal: AbortSignal.any([signal, over.signal]) },
       );
       if (answer.kind === 'running') throw running(doc.name, doc.owner, answer);
     } catch (error) {
+      if (hasArrived(doc)) return;
       if (hasCode(error, 'volume-in-use'))
         throw new FlockError('volume-in-use', `node ${doc.owner}: ${error.message}`, {
           ...error.facts,
@@ -117,6 +120,21 @@ export function createObtaining(parts: ObtainingParts): Obtaining {
         });
       // It may have been handed to us, or to somebody else, meanwhile.
       if (!hasCode(error, 'not-owner', 'volume-not-found')) throw error;
+    } finally {
+      over.abort();
+    }
+  }
+
+  function hasArrived({ id, epoch }: VolumeDoc): boolean {
+    const doc = directory.volume(id)?.doc;
+    return doc !== undefined && doc.owner === node && doc.epoch > epoch;
+  }
+
+  /** The answer may be lost, or the volume come another way; whoever waits for it holds the lock that the volume needs to become ours. */
+  async function watchArrival(doc: VolumeDoc, over: AbortController): Promise<void> {
+    while (!over.signal.aborted) {
+      await clock.sleep(obtainPauseMs, over.signal);
+      if (hasArrived(doc)) over.abort();
     }
   }
 

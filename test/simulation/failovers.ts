@@ -115,18 +115,56 @@ export function createFailovers(world: () => World): Failovers {
 const maxLossMsSure = 12_000;
 const sessionMsMax = 4_000;
 const lookMs = 250;
+/** A new owner has made a snapshot, sent it, and twice told the copies up to when they have everything. */
+const settledMs = 3_000;
+const usualLagMsMax = 5_000;
 /** For turns of equal copies, messages and commands. */
 const takeMsMax = 10_000;
 
 /** `lastAtMs`: when it was taken by itself before. */
 type Owned = { readonly doc: VolumeDoc; readonly lastAtMs: number };
 
+/** One owner with the same copies. */
+const tenureOf = ({ id, epoch, replicas }: VolumeDoc) => `${id} ${epoch} ${replicas.join()}`;
+
 /** When all is well a host loses its power: its volumes get other owners by themselves, if they may. `done`: it has its power again. */
 export function loseOwner(world: World, done: () => void): void {
-  const { scheduler, random, timing, failovers } = world;
   const docs = () => [...world.docs().values()].map(({ doc }) => doc).filter(({ trashed }) => trashed === null);
-  // What is made from now on may have no copy yet.
-  const settled = new Set(docs().map(({ id }) => id));
+
+  function isOwned({ id, owner, epoch }: VolumeDoc): boolean {
+    const record = world.host(owner).file.records.get(id);
+    return record?.phase.kind === 'ready' && record.epoch === epoch;
+  }
+
+  function isReplicated({ id, owner, replicas }: VolumeDoc): boolean {
+    const copies = world.host(owner).process()?.agent()?.copies(id) ?? [];
+    return replicas.every((name) => {
+      const lagMs = copies.find(({ node }) => node === name)?.lagMs ?? null;
+      return lagMs !== null && lagMs <= usualLagMsMax;
+    });
+  }
+
+  // What was made or has changed hands since all was well may have no copy yet, or none that knows how new it is.
+  const steady = () =>
+    new Set(
+      docs()
+        .filter((doc) => isOwned(doc) && isReplicated(doc))
+        .map(tenureOf),
+    );
+  const before = steady();
+  world.scheduler.after(settledMs, () => {
+    const settled = steady();
+    loseOwnerOf(world, docs, (doc) => before.has(tenureOf(doc)) && settled.has(tenureOf(doc)) && isOwned(doc), done);
+  });
+}
+
+function loseOwnerOf(
+  world: World,
+  docs: () => readonly VolumeDoc[],
+  isSettled: (doc: VolumeDoc) => boolean,
+  done: () => void,
+): void {
+  const { scheduler, random, timing, failovers } = world;
   const owners = new Set(docs().map(({ owner }) => owner));
   if (owners.size === 0) {
     done();
@@ -143,7 +181,7 @@ export function loseOwner(world: World, done: () => void): void {
     const goneMs = random.between(100, sessionMsMax);
     const untilMs = offAtMs + goneMs + (isHalf ? 3 : 1) * 1.02 * timing.guardMs + takeMsMax;
     const owned = docs()
-      .filter(({ id, owner, replicas }) => settled.has(id) && owner === host.name && replicas.length > 0)
+      .filter((doc) => doc.owner === host.name && doc.replicas.length > 0 && isSettled(doc))
       .map((doc) => ({ doc, lastAtMs: failovers.takenAtMs(doc.id) }));
     if (isHalf) loseStore(host, goneMs);
     else {

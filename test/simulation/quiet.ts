@@ -88,8 +88,17 @@ function problems(world: World, isThorough: boolean): readonly string[] {
       if (isThorough && phase.kind === 'replica' && !docs.has(id))
         found.push(`${host.name} has a copy of ${id}, which is no volume`);
     }
+    // What a copy was just setting aside is finished when its owner looks at it: of what is in the trash, when it comes back or goes.
+    const asides = new Set(
+      [...host.file.records].flatMap(([id, { phase }]) =>
+        phase.kind === 'replica' && phase.stashing !== null && docs.get(id)?.doc.trashed != null
+          ? [phase.stashing.aside]
+          : [],
+      ),
+    );
     for (const id of host.disk.datasets.keys())
-      if (!host.file.records.has(id)) found.push(`${host.name} has a dataset ${id} without a record`);
+      if (!host.file.records.has(id) && !asides.has(id))
+        found.push(`${host.name} has a dataset ${id} without a record`);
     found.push(...leaks(world, host.name));
   }
   return found;
