@@ -11,3 +11,6 @@ onCluster('btrfs', [movesUnderLoad, nginxMoved, databases, rollbacks, hostKilled
   proxy: true,
   title: 'controllers',
 });
+
+/** What zfs has synced before its host dies, and not yet replicated, waits in its intent log. */
+onCluster('zfs', [hostKilled], { proxy: true, title: 'controllers' });
