@@ -11,6 +11,8 @@ export function faults(members: () => Members): void {
   const n = (number: number) => members().n(number);
   const hosts = () => members().cluster.hosts;
   const labelled = [
+    // Or it would come back elsewhere, by its own name.
+    'flock.failover=none',
     ...['flock.service=web', 'flock.route=http://www.example.test -> 8080', 'flock.route.raw=tcp://:7001 -> 8080'],
   ];
   const pidOf = async (host: ClusterHost, container: string) =>
