@@ -32,10 +32,7 @@ export function createUsers(ownFolders: readonly string[]): Users {
     return (await find(ids)).filter(({ mountInfo }) => !shared.includes(mountInfo));
   }
 
-  async function signalAll(
-    ids: readonly DatasetId[],
-    signal: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL',
-  ): Promise<readonly Found[]> {
+  async function signalAll(ids: readonly DatasetId[], signal: 'SIGSTOP' | 'SIGKILL'): Promise<readonly Found[]> {
     const found = await findContained(ids);
     for (const { pid } of found) send(pid, signal);
     return found;
@@ -56,7 +53,11 @@ export function createUsers(ownFolders: readonly string[]): Users {
         `not all users of ${ids.join(', ')} could be stopped within ${(attemptsMax * pauseMs) / 1000} s`,
       );
     },
-    thaw: async (ids) => void (await signalAll(ids, 'SIGCONT')),
+    async thaw(ids, guarded, mayWrite) {
+      const found = (await findContained(guarded)).filter(({ used }) => used.some((id) => ids.includes(id)));
+      // Nothing is awaited between the question and the signal.
+      for (const { pid, used } of found) if (used.every(mayWrite)) send(pid, 'SIGCONT');
+    },
     async stop(ids) {
       for (let attempt = 0; attempt < killAttemptsMax; attempt += 1) {
         if ((await signalAll(ids, 'SIGKILL')).length === 0) return;

@@ -180,7 +180,10 @@ function byCopies(input: FailoverInput): FailoverDecision {
   const newer = answers.find(({ copy }) => comparePositions(copy.position, mine.position) > 0);
   if (newer !== undefined) return wait('newer', `node ${newer.node} has a newer copy`, null, newer.node);
   const equal = answers.filter(({ copy }) => comparePositions(copy.position, mine.position) === 0);
-  const lossMs = lossOf(freeSinceMs, [mine, ...equal.map(({ copy }) => copy)]);
+  // Its session may have ended before it did: one that has begun another wrote on, and has said that its copies have everything.
+  const goneSinceMs = Math.max(freeSinceMs, nodes.find(({ name }) => name === doc.owner)?.deadSinceMs ?? freeSinceMs);
+  const stoodAtMs = Math.max(freeSinceMs + guardMs, input.promisedUntilMs);
+  const lossMs = lossOf(goneSinceMs, stoodAtMs, [mine, ...equal.map(({ copy }) => copy)]);
   if (cause === 'operator') return { kind: 'take', lossMs };
   const rank = rankOf(
     doc.id,
@@ -203,9 +206,12 @@ function byCopies(input: FailoverInput): FailoverDecision {
 }
 
 /** From when the copy had everything to when the owner was seen gone: it may have written until then. */
-function lossOf(freeSinceMs: number, copies: readonly CopyPlace[]): number | null {
+function lossOf(goneSinceMs: number, stoodAtMs: number, copies: readonly CopyPlace[]): number | null {
   const known = copies.flatMap(({ asOfMs }) => asOfMs ?? []);
-  return known.length === 0 ? null : Math.max(0, freeSinceMs - Math.max(...known));
+  if (known.length === 0) return null;
+  const latest = Math.max(...known);
+  // It has lived on without the store, and may have written until it had to stand.
+  return Math.max(0, (latest > goneSinceMs ? stoodAtMs : goneSinceMs) - latest);
 }
 
 /** Rendezvous hashing: of nodes with equal copies another is the first for each volume. */

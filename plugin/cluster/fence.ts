@@ -103,15 +103,18 @@ export function createFence(parts: FenceParts): Fence {
     const again = [...thawAgainAtMs].flatMap(([id, atMs]) => (atMs <= now && deadlineMs(id) > now ? [id] : []));
     const back = [...frozen.keys()].filter((id) => deadlineMs(id) > now);
     if (back.length + again.length === 0) return;
-    await users.thaw([...back, ...again]);
-    for (const id of again) thawAgainAtMs.delete(id);
-    for (const id of back) {
+    const mayWrite = (id: DatasetId) => deadlineMs(id) > clock.bootMs();
+    await users.thaw([...back, ...again], [...mine], mayWrite);
+    // What has run out meanwhile stands as before.
+    for (const id of again.filter(mayWrite)) thawAgainAtMs.delete(id);
+    const thawed = back.filter(mayWrite);
+    for (const id of thawed) {
       frozen.delete(id);
       thawAgainAtMs.set(id, now + againMs);
     }
-    if (back.length === 0) return;
-    log.info({ event: 'fence.thawed', datasets: back }, 'ownership is proven: users go on');
-    const told = back.filter((id) => fenced.delete(id));
+    if (thawed.length === 0) return;
+    log.info({ event: 'fence.thawed', datasets: thawed }, 'ownership is proven: users go on');
+    const told = thawed.filter((id) => fenced.delete(id));
     if (told.length > 0) onChange('thawed', told, 'fence');
   }
 

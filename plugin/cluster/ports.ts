@@ -28,7 +28,11 @@ export type Users = {
   using(ids: readonly DatasetId[]): Promise<ReadonlySet<DatasetId>>;
   /** Stops all of them where they are (SIGSTOP); they write nothing more until `thaw`. Returns when all stand. */
   freeze(ids: readonly DatasetId[]): Promise<void>;
-  thaw(ids: readonly DatasetId[]): Promise<void>;
+  /**
+   * Lets them go on, but not those that use a volume among `guarded` too that `mayWrite` denies in the very moment of the signal: between
+   * the decision and the signal this process may have stood still for longer than the proof was good for.
+   */
+  thaw(ids: readonly DatasetId[], guarded: readonly DatasetId[], mayWrite: (id: DatasetId) => boolean): Promise<void>;
   /** Ends all of them (SIGKILL) and returns when their mounts are gone. Throws `volume-in-use` if that takes too long. */
   stop(ids: readonly DatasetId[]): Promise<void>;
 };

@@ -84,7 +84,8 @@ export function createSimulatedUsers(world: World, host: Host, gate: Gate, onEnd
   return {
     using: (ids) => later(20, () => new Set(those(ids).map(({ volume }) => volume))),
     freeze: (ids) => later(80, () => those(ids).forEach((container) => void container.freeze('plugin'))),
-    thaw: (ids) => later(20, () => those(ids).forEach((container) => void container.thaw())),
+    thaw: (ids, _guarded, mayWrite) =>
+      later(20, () => those(ids.filter(mayWrite)).forEach((container) => void container.thaw())),
     stop: (ids) =>
       later(100, () => {
         for (const container of those(ids)) {

@@ -257,6 +257,6 @@ function loseOwnerOf(
 
   function isKept({ options }: VolumeDoc): boolean {
     // One that lives without the store goes on saying that its copies have everything.
-    return policyOf(options) !== 'auto' || (options.maxLossMs === 0 && !isHalf);
+    return policyOf(options) !== 'auto' || options.maxLossMs === 0;
   }
 }

@@ -166,7 +166,14 @@ describe('automatic failover', () => {
     assert.deepEqual(decide({ options, mine: place(50, freeSinceMs - 10_000) }), { kind: 'take', lossMs: 10_000 });
     const late = decide({ options, mine: place(50, freeSinceMs - 10_001) });
     assert.match(late.kind === 'refuse' ? late.reason : '', /up to 11s .* max-loss is 10s/);
-    assert.deepEqual(decide({ options, mine: place(50, freeSinceMs + 5) }), { kind: 'take', lossMs: 0 });
+    // The owner has lived on without the store, and may have written until it had to stand.
+    assert.deepEqual(decide({ options, mine: place(50, freeSinceMs + 5) }), { kind: 'take', lossMs: guardMs - 5 });
+    const promised = { options, mine: place(50, freeSinceMs + 5), promisedUntilMs: freeSinceMs + 9_000 };
+    assert.deepEqual(decide({ ...promised, nowMs: freeSinceMs + 9_000 }), { kind: 'take', lossMs: 8_995 });
+    // It has begun another session and died before it had locked the volume again.
+    const later = nodesOf([n1], [n1, n2, n3], freeSinceMs + 3_000);
+    const lived = decide({ options, nodes: later, mine: place(50, freeSinceMs + 1_000) });
+    assert.deepEqual(lived, { kind: 'take', lossMs: 2_000 });
     // A node with the same snapshot has heard from the owner later.
     const told = { options, mine: place(50, 0), others: new Map([[n3, place(50, freeSinceMs - 2_000)]]) };
     assert.deepEqual(decide({ ...told, nowMs: afterMs + turnMs }), { kind: 'take', lossMs: 2_000 });

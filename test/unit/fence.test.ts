@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict';
+import { setImmediate as turn } from 'node:timers/promises';
+import { pino } from 'pino';
+import { type DatasetId, datasetIdFor, parseVolumeName } from '../../controller/model/names.ts';
+import { createFence } from '../../plugin/cluster/fence.ts';
+import type { Proofs } from '../../plugin/cluster/proofs.ts';
+
+const [one, two] = ['one', 'two'].map((name) => datasetIdFor(parseVolumeName(name), '00000001')) as [
+  DatasetId,
+  DatasetId,
+];
+const fenceAfterMs = 1_000;
+
+describe('the fence', () => {
+  let nowMs = 0;
+  const provenAtMs = new Map<DatasetId, number>();
+  const signals: string[] = [];
+  /** While the processes to be thawed are looked for. */
+  let meanwhile: () => void = () => undefined;
+  let stop = new AbortController();
+
+  /** Runs rounds one tick apart. `using`: volumes that one container has together. */
+  function start(using: readonly DatasetId[]) {
+    let next: () => void = () => undefined;
+    const fence = createFence({
+      clock: {
+        bootMs: () => nowMs,
+        nowMs: () => nowMs,
+        randomHex: () => '',
+        sleep: (_ms, signal) =>
+          new Promise((resolve) => {
+            next = resolve;
+            signal.addEventListener('abort', () => resolve(), { once: true });
+          }),
+      },
+      users: {
+        using: async () => new Set(using),
+        async freeze(ids) {
+          signals.push(`stop ${ids.join(' ')}`);
+        },
+        async thaw(ids, guarded, mayWrite) {
+          meanwhile();
+          const used = using.filter((id) => guarded.includes(id));
+          if (used.some((id) => ids.includes(id)) && used.every(mayWrite)) signals.push('go on');
+        },
+        stop: async () => undefined,
+      },
+      proofs: { provenAtMs: (id) => provenAtMs.get(id) ?? Number.NEGATIVE_INFINITY } as Proofs,
+      fenceAfterMs,
+      owned: () => using,
+      publish: async () => undefined,
+      onChange: () => undefined,
+      log: pino({ level: 'silent' }),
+    });
+    const running = fence.run(stop.signal);
+    async function round(ms: number): Promise<void> {
+      await settled();
+      nowMs += ms;
+      next();
+      await settled();
+    }
+    return { fence, round, running };
+  }
+
+  /** All that follows from what is resolved. */
+  async function settled(): Promise<void> {
+    for (let turns = 0; turns < 10; turns += 1) await turn();
+  }
+
+  beforeEach(() => {
+    nowMs = 10_000;
+    provenAtMs.clear();
+    signals.length = 0;
+    meanwhile = () => undefined;
+    stop = new AbortController();
+  });
+  afterEach(() => stop.abort());
+
+  it('stops users when the proof has run out, and lets them go on when there is another one', async () => {
+    provenAtMs.set(one, nowMs);
+    const { fence, round } = start([one]);
+    await round(0);
+    assert.deepEqual(signals.splice(0), ['go on'], 'what a predecessor may have stopped');
+    await round(fenceAfterMs);
+    assert.deepEqual(signals.splice(0), [`stop ${one}`]);
+    assert.equal(fence.isFrozen(one), true);
+    provenAtMs.set(one, nowMs);
+    await round(100);
+    assert.equal(signals[0], 'go on');
+    // Once more, for the watchdog went by the old deadline until the new one was told.
+    await round(100);
+    assert.equal(fence.isFrozen(one), false);
+  });
+
+  it('does not let users go on when it stood still between the decision and the signal until the proof ran out', async () => {
+    provenAtMs.set(one, nowMs);
+    const { fence, round } = start([one]);
+    await round(fenceAfterMs);
+    signals.length = 0;
+    provenAtMs.set(one, nowMs);
+    meanwhile = () => {
+      nowMs += fenceAfterMs;
+    };
+    await round(100);
+    assert.deepEqual(signals, []);
+    assert.equal(fence.isFrozen(one), true);
+  });
+
+  it('does not let a container go on for one of its volumes while another one is not proven', async () => {
+    provenAtMs.set(one, nowMs).set(two, nowMs);
+    const { round } = start([one, two]);
+    await round(fenceAfterMs);
+    signals.length = 0;
+    provenAtMs.set(one, nowMs);
+    await round(100);
+    assert.deepEqual(signals, []);
+    provenAtMs.set(two, nowMs);
+    await round(100);
+    assert.deepEqual(signals, ['go on']);
+  });
+});
