@@ -177,14 +177,19 @@ async function everythingServes(current: Members): Promise<void> {
       throw new Error(`${error.message} on ${last}`);
     });
   }
+  let missing = '';
   await until('the web service answers everywhere', backMsMax, async () => {
     const host = await placeOf('web');
     return host === undefined
       ? undefined
       : await answersFrom(cluster.hosts, web, host.name, 0).then(
           () => true as const,
-          () => undefined,
+          (error: Error) => {
+            missing = error.message;
+          },
         );
+  }).catch((error: Error) => {
+    throw new Error(`${error.message}: ${missing}`);
   });
 }
 

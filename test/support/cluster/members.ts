@@ -290,5 +290,17 @@ async function tellLogs({ cluster }: Members, error: Error | undefined): Promise
     console.log(`--- ${host.name}`);
     for (const { time, level: _level, event, ...facts } of said)
       console.log(time.slice(11), event, JSON.stringify(facts).slice(0, 220));
+    for (const line of await containersOf(host)) console.log(line.slice(0, 240));
   }
+}
+
+/** As its Docker shows them, and what flock's own ones said last. Empty of a host that does not answer. */
+async function containersOf(host: ClusterHost): Promise<readonly string[]> {
+  const shown = await host.docker('ps', '-a', '--format', '{{.Names}} {{.Image}} {{.Status}}').catch(() => '');
+  const said = await Promise.all(
+    ['flock-controller', 'flock-proxy'].map((name) =>
+      host.docker('logs', '--tail', String(toldMax), name).catch(() => ''),
+    ),
+  );
+  return [...shown.split('\n'), ...said.flatMap((text) => text.split('\n'))].filter((line) => line !== '');
 }
