@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseDatasetId, parseSnapshotName } from '../../controller/model/names.ts';
 import { CommandError, type Commands } from '../../plugin/exec.ts';
+import { createMarks } from '../../plugin/storage/zfs/marks.ts';
+import { createRunner } from '../../plugin/storage/zfs/runner.ts';
 import { createZfs, type ZfsConfig } from '../../plugin/storage/zfs/zfs.ts';
 import { rejects } from '../support/refuses.ts';
 
@@ -45,7 +47,7 @@ function fakeZfs(answers: readonly (readonly [string, () => Answer])[]) {
       calls.push([file, ...args].join(' '));
     },
   };
-  return { storage: createZfs(config, commands), calls };
+  return { storage: createZfs(config, commands), marks: createMarks(createRunner(config, commands)), calls };
 }
 
 const property = (path: string, name: string, value: string) => `${path}\t${name}\t${value}\t-`;
@@ -80,15 +82,12 @@ describe('content marks on OpenZFS', () => {
   it('take a sync of the pool and one look, and rest while nothing is written', async () => {
     const path = `flock/volumes/${id}`;
     let now = sizes(path, 5000, 3000);
-    const { storage, calls } = fakeZfs([
-      [lookAtSizes, () => now],
-      [lookAtSnapshot, () => facts(`${path}@s1`)],
-    ]);
-    const look = async () => (await storage.contentMarks([id])).get(id);
+    const { marks, calls } = fakeZfs([[lookAtSizes, () => now]]);
+    const look = async () => (await marks.of([id])).get(id);
     const first = await look();
     assert.deepEqual(calls, ['zpool sync flock', `${lookAtSizes} ${path}`]);
     assert.notEqual(await look(), first);
-    const { mark } = await storage.snapshot(id, s1);
+    const mark = marks.taken(id);
     now = sizes(path, 5000, 0);
     assert.deepEqual([await look(), await look()], [mark, mark]);
     now = sizes(path, 5000, 1);
@@ -99,15 +98,12 @@ describe('content marks on OpenZFS', () => {
 
   it('are new after a snapshot was destroyed', async () => {
     const path = `flock/volumes/${id}`;
-    const { storage } = fakeZfs([
-      [lookAtSizes, () => sizes(path, 5000, 0)],
-      [`${lookAtSnapshot} ${path}@s1`, () => facts(`${path}@s1`)],
-    ]);
-    await storage.contentMarks([id]);
-    const { mark } = await storage.snapshot(id, s1);
-    assert.equal((await storage.contentMarks([id])).get(id), mark);
-    await storage.destroySnapshot(id, s1);
-    assert.notEqual((await storage.contentMarks([id])).get(id), mark);
+    const { marks } = fakeZfs([[lookAtSizes, () => sizes(path, 5000, 0)]]);
+    await marks.of([id]);
+    const mark = marks.taken(id);
+    assert.equal((await marks.of([id])).get(id), mark);
+    marks.forget(id);
+    assert.notEqual((await marks.of([id])).get(id), mark);
   });
 
   it('of many are read with one command, and so are those of which one is missing', async () => {
