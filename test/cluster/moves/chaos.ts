@@ -81,7 +81,7 @@ export function chaos(members: () => Members): void {
     try {
       for (const end = performance.now() + chaosMs; performance.now() < end; rounds += 1) {
         const acts = random.chance(0.3)
-          ? [moveOf(members(), random), faultOf(members(), random)]
+          ? [moveOf(members(), random), healed(faultOf(members(), random), cluster)]
           : [actOf(members(), random)];
         console.log(`      ${acts.map(({ what }) => what).join(', and meanwhile ')}`);
         const started = acts.map(async ({ work }, index) => {
@@ -114,6 +114,17 @@ export function chaos(members: () => Members): void {
 }
 
 const isPost = (id: string) => Number(/-(\d+):/.exec(id)?.[1] ?? 0) % 2 === 1;
+
+/** Whoever waits for a move on a host that stands still would wait for ever. */
+function healed({ what, work }: Fault, cluster: Members['cluster']): Fault {
+  return {
+    what,
+    async work() {
+      await work();
+      await cluster.heal();
+    },
+  };
+}
 
 function actOf(current: Members, random: Random): Fault {
   return random.pick([moveOf, moveOf, drainOf, faultOf, faultOf])(current, random);
