@@ -61,13 +61,13 @@ function ask(id: string, agent: Agent | false, method: string): Promise<string |
   });
 }
 
-function tell(line: LoadLine): void {
-  process.stdout.write(`${JSON.stringify(line)}\n`);
+function tell(line: LoadLine): Promise<void> {
+  return new Promise((resolve) => process.stdout.write(`${JSON.stringify(line)}\n`, () => resolve()));
 }
 
 function report(): void {
   const waitedMs = waitingSince === null ? 0 : Math.round(performance.now() - waitingSince);
-  tell({ kind: 'tick', done, failed, node, longestMs: Math.round(longestMs), waitedMs });
+  void tell({ kind: 'tick', done, failed, node, longestMs: Math.round(longestMs), waitedMs });
 }
 
 process.stdin.resume().once('end', () => {
@@ -86,5 +86,6 @@ const ticking = setInterval(report, options.tickMs);
 await Promise.all(ends);
 clearInterval(ticking);
 report();
-tell({ kind: 'end', workers });
+// A pipe takes only so much at once.
+await tell({ kind: 'end', workers });
 process.exit();
