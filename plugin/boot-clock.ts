@@ -9,6 +9,10 @@ export function bootMs(): number {
   return Math.round(Number(text.split(' ')[0]) * 1000);
 }
 
+export function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+}
+
 export const hostClock: Clock = {
   bootMs,
   nowMs: () => Date.now(),

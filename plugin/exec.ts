@@ -139,7 +139,7 @@ function streamOnce(
 }
 
 /** At most `max` at a time; the others wait in order. */
-function createSlots(max: number): <T>(work: () => Promise<T>) => Promise<T> {
+export function createSlots(max: number): <T>(work: () => Promise<T>) => Promise<T> {
   let free = max;
   const waiting: (() => void)[] = [];
   return async (work) => {

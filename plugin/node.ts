@@ -5,7 +5,7 @@ import type { Logger } from 'pino';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
 import type { Settings, SettingsRequest } from '../controller/model/settings.ts';
 import { ownsName } from '../controller/model/volume.ts';
-import { bootMs, hostClock } from './boot-clock.ts';
+import { bootId, bootMs, hostClock } from './boot-clock.ts';
 import { createContainers } from './containers.ts';
 import { createDockerView } from './docker-view.ts';
 import { createCommands } from './exec.ts';
@@ -95,7 +95,7 @@ export function createNode(
   }
 
   async function openStateFile(): Promise<State> {
-    const opened = await openState(paths.state, predecessorWaitMs, bootMs());
+    const opened = await openState(paths.state, predecessorWaitMs, { id: bootId(), nowMs: bootMs });
     for (const { id, name, reason } of opened.unreadable())
       log.error({ event: 'state.unreadable', volume: name, dataset: id, reason }, 'a record is set aside as it is');
     return opened;

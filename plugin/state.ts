@@ -27,7 +27,7 @@ export type State = {
   /** Writes and deletes records in one durable transaction. Throws `storage-failed` when the disk is full; nothing has changed then. */
   commit(changes: { readonly put?: readonly VolumeRecord[]; readonly delete?: readonly DatasetId[] }): void;
   uses(id: DatasetId): readonly Use[];
-  /** Uses outlive this process, not the host, so this does not wait for the disk. */
+  /** Uses outlive this process, not the host's boot, so this does not wait for the disk. */
   setUses(id: DatasetId, uses: readonly Use[]): void;
   /** Small things that must survive the process, by name; null: never set. */
   fact(name: FactName): string | null;
@@ -44,6 +44,9 @@ export type State = {
 /** `name`: the one that it owns, if any. */
 export type UnreadableRecord = { readonly id: string; readonly name: string | null; readonly reason: string };
 
+/** Of the host: another id after each boot, and the time since it began. */
+export type Boot = { readonly id: string; nowMs(): number };
+
 export type FactName = 'session' | 'profile' | 'nodes';
 
 const schema = `
@@ -55,10 +58,10 @@ const schema = `
 `;
 
 /**
- * Opens the file, waiting up to `waitMs` for a predecessor that is just ending to let go of it. `bootMs`: boot time now. Throws `not-ready` where it is damaged
+ * Opens the file, waiting up to `waitMs` for a predecessor that is just ending to let go of it. Throws `not-ready` where it is damaged
  * or its disk is full.
  */
-export async function openState(path: string, waitMs: number, bootMs: number): Promise<State> {
+export async function openState(path: string, waitMs: number, boot: Boot): Promise<State> {
   const deadline = performance.now() + waitMs;
   for (;;) {
     let database: DatabaseSync | null = null;
@@ -67,7 +70,7 @@ export async function openState(path: string, waitMs: number, bootMs: number): P
       // An exclusive connection never gives up its lock, and the kernel takes it away when the process dies.
       database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; BEGIN IMMEDIATE; COMMIT;');
       database.exec(schema);
-      return createState(database, path, bootMs);
+      return createState(database, path, boot);
     } catch (error) {
       database?.close();
       if (!isLocked(error) || performance.now() > deadline) throw stateProblem(error, path, 'not-ready');
@@ -76,7 +79,7 @@ export async function openState(path: string, waitMs: number, bootMs: number): P
   }
 }
 
-function createState(database: DatabaseSync, path: string, bootMs: number): State {
+function createState(database: DatabaseSync, path: string, boot: Boot): State {
   const records = new Map<DatasetId, VolumeRecord>();
   const names = new Map<VolumeName, DatasetId>();
   const uses = new Map<DatasetId, readonly Use[]>();
@@ -133,8 +136,15 @@ function createState(database: DatabaseSync, path: string, bootMs: number): Stat
       unreadable.push({ id: String(row['id']), name, reason: parseProblemOf(error) });
     }
   }
+  const lastBoot = getFact.get('boot')?.['value'];
+  if (lastBoot !== boot.id)
+    transaction(true, () => {
+      // Their containers are gone with it.
+      if (lastBoot !== undefined) database.exec('DELETE FROM uses');
+      putFact.run('boot', boot.id);
+    });
   for (const row of database.prepare('SELECT volume, uses FROM uses').all()) {
-    const known = decodeUses(String(row['uses']), bootMs);
+    const known = decodeUses(String(row['uses']), boot.nowMs());
     if (known.length > 0) uses.set(String(row['volume']) as DatasetId, known);
   }
 

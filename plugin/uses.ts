@@ -14,13 +14,10 @@ export type Use = {
 
 const usesSchema = z.array(z.object({ mountId: z.string(), count: z.int().positive(), sinceMs: z.number() }));
 
-/**
- * Text that can't be read counts as none: what is mounted is known from the kernel, and the sweep drops what nobody backs up. So do
- * uses from later than now (boot time): they are of an earlier boot of the host, whose containers are gone.
- */
+/** Text that can't be read counts as none: what is mounted is known from the kernel, and the sweep drops what nobody backs up. */
 export function decodeUses(text: string, nowMs: number): readonly Use[] {
   try {
-    return usesOfThisBoot(usesSchema.parse(JSON.parse(text)), nowMs);
+    return usesUntil(usesSchema.parse(JSON.parse(text)), nowMs);
   } catch {
     return [];
   }
@@ -41,8 +38,9 @@ export function acquire(
   return [...uses.filter((use) => use !== known), { mountId, count, sinceMs: now.ms }];
 }
 
-export function usesOfThisBoot(uses: readonly Use[], nowMs: number): readonly Use[] {
-  return uses.filter(({ sinceMs }) => sinceMs <= nowMs);
+/** What seems to be later than now (boot time) was written by a version that went by the wall clock. */
+export function usesUntil(uses: readonly Use[], nowMs: number): readonly Use[] {
+  return uses.map((use) => ({ ...use, sinceMs: Math.min(use.sinceMs, nowMs) }));
 }
 
 export function isKnown(uses: readonly Use[], mountId: string): boolean {

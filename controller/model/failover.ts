@@ -183,7 +183,10 @@ function byCopies(input: FailoverInput): FailoverDecision {
   // Its session may have ended before it did: one that has begun another wrote on, and has said that its copies have everything.
   const goneSinceMs = Math.max(freeSinceMs, nodes.find(({ name }) => name === doc.owner)?.deadSinceMs ?? freeSinceMs);
   const stoodAtMs = Math.max(freeSinceMs + guardMs, input.promisedUntilMs);
-  const lossMs = lossOf(goneSinceMs, stoodAtMs, [mine, ...equal.map(({ copy }) => copy)]);
+  const lossMs = lossOf({ goneSinceMs, stoodAtMs, promisedUntilMs: input.promisedUntilMs }, [
+    mine,
+    ...equal.map(({ copy }) => copy),
+  ]);
   if (cause === 'operator') return { kind: 'take', lossMs };
   const rank = rankOf(
     doc.id,
@@ -206,12 +209,17 @@ function byCopies(input: FailoverInput): FailoverDecision {
 }
 
 /** From when the copy had everything to when the owner was seen gone: it may have written until then. */
-function lossOf(goneSinceMs: number, stoodAtMs: number, copies: readonly CopyPlace[]): number | null {
+function lossOf(
+  owner: { readonly goneSinceMs: number; readonly stoodAtMs: number; readonly promisedUntilMs: number },
+  copies: readonly CopyPlace[],
+): number | null {
+  const { goneSinceMs, stoodAtMs, promisedUntilMs } = owner;
   const known = copies.flatMap(({ asOfMs }) => asOfMs ?? []);
   if (known.length === 0) return null;
   const latest = Math.max(...known);
-  // It has lived on without the store, and may have written until it had to stand.
-  return Math.max(0, (latest > goneSinceMs ? stoodAtMs : goneSinceMs) - latest);
+  // Then it may have written until it had to stand.
+  const livedOn = latest > goneSinceMs || promisedUntilMs > goneSinceMs;
+  return Math.max(0, (livedOn ? stoodAtMs : goneSinceMs) - latest);
 }
 
 /** Rendezvous hashing: of nodes with equal copies another is the first for each volume. */

@@ -31,7 +31,7 @@ export async function previewFailover(
     signal,
   );
   const now = clock.bootMs();
-  const goneMs = freeSinceMs ?? now;
+  const goneMs = Math.max(freeSinceMs ?? now, directory.node(doc.owner)?.deadSinceMs ?? 0);
   const copies = doc.replicas.map((one): FailoverView['copies'][number] => {
     const answer = known.get(one) ?? null;
     const snapshot = answer?.state.snapshots?.at(-1)?.name ?? null;

@@ -8,8 +8,8 @@ import { formatPeerAddress, type PeerAddress } from '../../controller/model/iden
  * kernel of a living host accepts at once, however busy the process behind it is.
  */
 export type Lookout = {
-  /** Resolves with what is wrong when the host does not answer, and with null when the signal fires. */
-  lost(at: PeerAddress, signal: AbortSignal): Promise<Error | null>;
+  /** Resolves with what is wrong when the host does not answer, so many times in a row, and with null when the signal fires. */
+  lost(at: PeerAddress, misses: number, signal: AbortSignal): Promise<Error | null>;
 };
 
 /** Most calls are answered before. */
@@ -31,12 +31,14 @@ export function createLookout(): Lookout {
   }
 
   return {
-    async lost(at, signal) {
+    async lost(at, misses, signal) {
+      let missed = 0;
       for (let pauseMs = firstMs; ; pauseMs = againMs) {
         await sleep(pauseMs, undefined, { signal }).catch(() => undefined);
         if (signal.aborted) return null;
         const problem = await dial(at);
-        if (problem !== null) return signal.aborted ? null : problem;
+        missed = problem === null ? 0 : missed + 1;
+        if (problem !== null && missed >= misses) return signal.aborted ? null : problem;
       }
     },
   };

@@ -30,7 +30,7 @@ export type PeerClient = {
   ): Promise<unknown>;
   /**
    * A raw stream, authenticated on both sides, half open: each side ends when it has said everything, and "end" from the other side may
-   * also mean that it is gone, so the last byte must be known by other means. It errs within five seconds when the host does not answer
+   * also mean that it is gone, so the last byte must be known by other means. It errs within nine seconds when the host does not answer
    * any more. The caller listens for errors and closes it.
    */
   connectData(node: NodeName, signal: AbortSignal): Promise<TLSSocket>;
@@ -45,6 +45,8 @@ const callMsDefault = 10_000;
 const socketsPerNodeMax = 8;
 const idlePerNodeMax = 2;
 const socketsMax = 512;
+/** Of a stream, which may go on for hours over a line that loses packets, and begins anew on some storages. */
+const streamMissesMax = 2;
 /** An idle connection is kept for less than the server keeps it. */
 const idleMsMax = 30_000;
 
@@ -86,7 +88,7 @@ export function createPeerClient(options: { readonly identity: NodeIdentity; rea
   function watch(socket: TLSSocket, at: PeerAddress): void {
     const closed = new AbortController();
     socket.once('close', () => closed.abort());
-    void lookout.lost(at, closed.signal).then((problem) => {
+    void lookout.lost(at, streamMissesMax, closed.signal).then((problem) => {
       if (problem !== null) socket.destroy(problem);
     });
   }
@@ -99,7 +101,7 @@ export function createPeerClient(options: { readonly identity: NodeIdentity; rea
       const timeout = AbortSignal.timeout(timeoutMs);
       const over = new AbortController();
       const ended = AbortSignal.any([over.signal, timeout, ...(signal === undefined ? [] : [signal])]);
-      void lookout.lost(at, ended).then((problem) => over.abort(problem));
+      void lookout.lost(at, 1, ended).then((problem) => over.abort(problem));
       try {
         const outgoing = request({
           ...tlsOptions(node),

@@ -1,15 +1,15 @@
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import type { DatasetId } from '../../controller/model/names.ts';
 import { ownsName, type VolumeRecord } from '../../controller/model/volume.ts';
-import type { FactName, State } from '../../plugin/state.ts';
-import { type Use, usesOfThisBoot } from '../../plugin/uses.ts';
+import type { Boot, FactName, State } from '../../plugin/state.ts';
+import { type Use, usesUntil } from '../../plugin/uses.ts';
 
 /** What the file is to the real one: it survives the process. */
 export type StateFile = {
   readonly records: Map<DatasetId, VolumeRecord>;
   readonly uses: Map<DatasetId, readonly Use[]>;
   readonly docs: Map<DatasetId, VolumeDoc>;
-  readonly facts: Map<FactName | 'pool', string>;
+  readonly facts: Map<FactName | 'pool' | 'boot', string>;
   isOpen: boolean;
 };
 
@@ -20,14 +20,16 @@ export function createStateFile(): StateFile {
 /** A State without SQLite, a hundred times as fast; test/unit/state.test.ts checks both. */
 export function openMemoryState(
   file: StateFile,
-  bootMs: number,
+  boot: Boot,
   onChange: (before: VolumeRecord, after: VolumeRecord) => void = () => undefined,
 ): State {
   if (file.isOpen) throw new Error('database is locked');
   file.isOpen = true;
   const { records, uses, docs, facts } = file;
   const names = new Map<string, DatasetId>();
-  for (const [id, told] of uses) uses.set(id, usesOfThisBoot(told, bootMs));
+  if (facts.has('boot') && facts.get('boot') !== boot.id) uses.clear();
+  facts.set('boot', boot.id);
+  for (const [id, told] of uses) uses.set(id, usesUntil(told, boot.nowMs()));
   for (const record of records.values()) if (ownsName(record)) names.set(record.name, record.id);
 
   function forget(id: DatasetId): void {

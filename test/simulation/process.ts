@@ -43,7 +43,7 @@ export function startProcess(world: World, host: Host): Process {
   const { scheduler, random, timing, network } = world;
   const gate = createGate(scheduler);
   const running = new AbortController();
-  const state = openMemoryState(host.file, host.useMs(), world.checks.recorded);
+  const state = openMemoryState(host.file, { id: String(host.bootId()), nowMs: host.useMs }, world.checks.recorded);
   const log = createLog(world, host);
   let agent: Agent | null = null;
 

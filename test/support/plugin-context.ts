@@ -45,7 +45,7 @@ export async function createFixture<S extends Storage>(
     nowMs: number;
   }): Promise<{ readonly context: Context; readonly storage: S }> {
     const { storage: wrapStorage, state: wrapState } = wrap();
-    state = await openState(join(folder, 'state.db'), 0, fixture.nowMs);
+    state = await openState(join(folder, 'state.db'), 0, { id: 'boot', nowMs: () => fixture.nowMs });
     const storage = wrapStorage(await makeStorage());
     const clock = {
       bootMs: () => fixture.nowMs,

@@ -32,7 +32,7 @@ describe("faults of flock's own files", () => {
     folder = await mkdtemp(join(tmpdir(), 'flock-state-'));
   });
   afterEach(async () => await rm(folder, { recursive: true }));
-  const open = () => openState(join(folder, 'state.db'), 0, 1_000);
+  const open = () => openState(join(folder, 'state.db'), 0, { id: 'boot', nowMs: () => 1_000 });
 
   it('sets aside what it can not read, and keeps its name', async () => {
     const first = await open();

@@ -11,7 +11,7 @@ import {
   recordFromStamp,
   type VolumeRecord,
 } from '../../controller/model/volume.ts';
-import { openState, type State } from '../../plugin/state.ts';
+import { type Boot, openState, type State } from '../../plugin/state.ts';
 import { createStateFile, openMemoryState } from '../simulation/memory-state.ts';
 import { refuses } from '../support/refuses.ts';
 
@@ -24,8 +24,8 @@ const record = (suffix: string, phase: VolumeRecord['phase'] = { kind: 'ready' }
   epoch: 0,
   phase,
 });
-/** The host has run for so long. */
-const bootMs = 1_000;
+const first = { id: 'first', nowMs: () => 1_000 };
+const second = { id: 'second', nowMs: () => 1_000 };
 const trashed = { kind: 'trashed', removedAtMs: 1, expiresAtMs: 2, reason: 'removed' } as const;
 
 describe('state file', () => {
@@ -34,7 +34,7 @@ describe('state file', () => {
     folder = await mkdtemp(join(tmpdir(), 'flock-state-'));
   });
   afterEach(async () => await rm(folder, { recursive: true }));
-  checkState(() => openState(join(folder, 'state.db'), 0, bootMs));
+  checkState((boot = first) => openState(join(folder, 'state.db'), 0, boot));
 });
 
 describe('state of the simulation', () => {
@@ -42,10 +42,10 @@ describe('state of the simulation', () => {
   beforeEach(() => {
     file = createStateFile();
   });
-  checkState(async () => openMemoryState(file, bootMs));
+  checkState(async (boot = first) => openMemoryState(file, boot));
 });
 
-function checkState(open: () => Promise<State>): void {
+function checkState(open: (boot?: Boot) => Promise<State>): void {
   it('gives back after a restart what was committed', async () => {
     const first = await open();
     const use = { mountId: 'm', count: 2, sinceMs: 5 };
@@ -60,15 +60,21 @@ function checkState(open: () => Promise<State>): void {
     second.close();
   });
 
-  it('forgets uses of an earlier boot of the host', async () => {
-    const first = await open();
-    const use = { mountId: 'm', count: 1, sinceMs: bootMs };
-    first.commit({ put: [record('00000001')] });
-    first.setUses(record('00000001').id, [use, { mountId: 'old', count: 1, sinceMs: bootMs + 1 }]);
-    first.close();
-    const second = await open();
-    assert.deepEqual(second.uses(record('00000001').id), [use]);
-    second.close();
+  it('keeps uses as long as the host runs, whatever clock they go by, and forgets them with its boot', async () => {
+    const { id } = record('00000001');
+    const before = await open(first);
+    before.commit({ put: [record('00000001')] });
+    before.setUses(id, [{ mountId: 'of the wall clock', count: 1, sinceMs: 1_764_000_000_000 }]);
+    before.close();
+    const after = await open(first);
+    assert.deepEqual(after.uses(id), [{ mountId: 'of the wall clock', count: 1, sinceMs: 1_000 }]);
+    after.close();
+    const booted = await open(second);
+    assert.deepEqual(booted.uses(id), []);
+    booted.close();
+    const again = await open(second);
+    assert.deepEqual(again.uses(id), []);
+    again.close();
   });
 
   it('lets one process in at a time', async () => {

@@ -51,6 +51,7 @@ export function createLineage(runner: Runner, mounts: Mounts, snapshots: Snapsho
     const leftover = (await snapshots.all(pathOf(id))).find((snapshot) => snapshot.name === name);
     // The content of a call that crashed may be long out of date.
     if (leftover !== undefined) await runner.zfs(['destroy', '--', origin]);
+    await mounts.replayLog(id);
     await runner.zfs(['snapshot', '--', origin]);
     try {
       await requireRoom(origin, options);

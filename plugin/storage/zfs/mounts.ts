@@ -2,6 +2,7 @@ import { mkdir, rmdir, statfs } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FlockError, hasCode } from '../../../controller/model/errors.ts';
 import { type DatasetId, isDatasetId } from '../../../controller/model/names.ts';
+import { createSlots } from '../../exec.ts';
 import { copiesOf, mountedAnywhere, mountedAt, readMountTable } from '../../mount-table.ts';
 import type { MountEntry } from '../storage.ts';
 import { datasetPath, mountProperties, setArguments } from './arguments.ts';
@@ -32,6 +33,7 @@ const unmountedProperty = 'flock:unmounted';
 const writeOutMs = 30_000;
 /** zfs-fuse fails with EIO at about 1,010 mounts (measured). */
 const daemonMountsMax = 800;
+const replaysMax = 8;
 /** Layers of one mount point; more are a loop of ours. */
 const layersMax = 32;
 
@@ -42,6 +44,8 @@ export function createMounts(runner: Runner): Mounts {
   const isFuse = config.variant === 'zfs-fuse';
   /** Were mounted since the pool was imported. */
   const replayed = new Set<DatasetId>();
+  /** Each makes room for itself only. */
+  const slots = createSlots(replaysMax);
 
   function isOurs(entry: MountEntry, id: DatasetId): boolean {
     return (entry.fsType === 'zfs' || entry.fsType === 'fuse.zfs') && entry.source === datasetPath(config, id);
@@ -189,10 +193,15 @@ export function createMounts(runner: Runner): Mounts {
     unmount,
 
     async replayLog(id) {
-      // It may have been killed since, and what it has mounted stays mounted.
-      if (isFuse) return await mountByDaemon(id);
+      if (isFuse) {
+        // A command first, as in `mount`.
+        await runner.get(['mounted'], [datasetPath(config, id)]);
+        // The daemon may have been killed since; what it has mounted stays mounted.
+        return await slots(() => mountByDaemon(id));
+      }
       if (replayed.has(id)) return;
-      if ((await mountedAnywhere((entry) => isMountOf(entry, id))) === null && !(await isKnownToKernel(id))) {
+      // A second mount beside one that is not seen here does no harm, but the one that Docker has is not ours to end.
+      if (mountedAt(await readMountTable(), path(id)) === null && !(await isKnownToKernel(id))) {
         await mount(id);
         await unmount(id);
       }

@@ -45,12 +45,6 @@ export function createZfs(config: ZfsConfig, commands: Commands): Storage & Pool
     return mounts.mount(id);
   }
 
-  /** The live content is what it was when it was last synced, also after a power cut. */
-  async function settleContent(id: DatasetId): Promise<void> {
-    streams.forget(id);
-    await mounts.replayLog(id);
-  }
-
   async function exists(id: DatasetId): Promise<boolean> {
     try {
       await within(() => runner.get(['type'], [pathOf(id)]));
@@ -161,7 +155,8 @@ export function createZfs(config: ZfsConfig, commands: Commands): Storage & Pool
     isMountOf: (entry, id) => mounts.isMountOf(entry, id),
     snapshot: (id, name) =>
       within(async () => {
-        await settleContent(id);
+        streams.forget(id);
+        await mounts.replayLog(id);
         return { ...(await snapshots.make(id, name)), mark: marks.taken(id) };
       }),
     snapshots: (id) =>
@@ -183,7 +178,7 @@ export function createZfs(config: ZfsConfig, commands: Commands): Storage & Pool
       }),
     clone: (source, target, options) =>
       within(async () => {
-        if (source.snapshot === null) await settleContent(source.id);
+        if (source.snapshot === null) streams.forget(source.id);
         await lineage.clone(source, target, options);
         await setRoot(target, options);
       }),
