@@ -164,6 +164,8 @@ async function rawCopy(members: Members, from: ClusterHost, to: ClusterHost, { v
     '-t',
     String(await host.pluginPid()),
     '-m',
+    // Or /proc shows other processes than it is one of, and receive finds no mount points.
+    '-p',
     '--',
     '/usr/bin/btrfs',
     ...words,
