@@ -73,7 +73,12 @@ export type VolumeDoc = {
   readonly trashed: { readonly removedAtMs: number; readonly expiresAtMs: number } | null;
   /** Wall clock of the last time when a node took it by itself from a dead owner; absent: never. */
   readonly failedOverAtMs?: number | undefined;
+  /** What the last changes of owner began with, oldest first; absent: the owner never changed. */
+  readonly reached?: readonly Reached[] | undefined;
 };
+
+/** The surviving history has all of this epoch up to the replication snapshot of this time, whoever still has that snapshot. */
+export type Reached = { readonly epoch: number; readonly timeMs: number };
 
 export const keys = {
   cluster: 'cluster',
@@ -128,6 +133,7 @@ const volumeSchema: z.ZodType<VolumeDoc> = z.object({
   revision: count,
   trashed: z.object({ removedAtMs: count, expiresAtMs: count }).nullable(),
   failedOverAtMs: z.int().optional(),
+  reached: z.array(z.object({ epoch: count, timeMs: z.int() })).optional(),
 });
 
 const decoder =

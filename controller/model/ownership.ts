@@ -1,4 +1,4 @@
-import type { VolumeDoc } from './cluster.ts';
+import type { Reached, VolumeDoc } from './cluster.ts';
 import { unreachable } from './errors.ts';
 import type { NodeName } from './names.ts';
 import type { VolumeRecord } from './volume.ts';
@@ -13,11 +13,24 @@ export function createdDoc(record: VolumeRecord, owner: NodeName): VolumeDoc {
   return { id, name, createdAtMs, options, owner, epoch: 1, replicas: [], revision: 1, trashed: null };
 }
 
-/** The old owner has everything, so it takes the new one's place among the replicas. */
-export function ownedBy(doc: VolumeDoc, owner: NodeName): VolumeDoc {
+/**
+ * The old owner has everything, so it takes the new one's place among the replicas. `reached`: the newest replication snapshot
+ * that the new owner begins with; null: not known.
+ */
+export function ownedBy(doc: VolumeDoc, owner: NodeName, reached: Reached | null): VolumeDoc {
   const replicas = [...doc.replicas.filter((node) => node !== owner && node !== doc.owner), doc.owner];
-  return { ...doc, owner, epoch: doc.epoch + 1, replicas, revision: doc.revision + 1 };
+  return {
+    ...doc,
+    owner,
+    epoch: doc.epoch + 1,
+    replicas,
+    revision: doc.revision + 1,
+    ...(reached === null ? {} : { reached: [...(doc.reached ?? []), reached].slice(-reachedMax) }),
+  };
 }
+
+/** A copy that was away for more changes of owner than that, and has no snapshot in common with the volume, is kept as a stash. */
+const reachedMax = 32;
 
 /** What a document says of the trash, by the record. */
 export function trashedOf({ phase }: VolumeRecord): VolumeDoc['trashed'] {

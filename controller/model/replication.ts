@@ -1,3 +1,4 @@
+import type { Reached } from './cluster.ts';
 import { isInternalSnapshot, parseSnapshotName, type SnapshotName } from './names.ts';
 
 /** What tells a snapshot everywhere: the identity is the same on every node that holds it, and no other snapshot has it. */
@@ -11,6 +12,8 @@ export type TransferInput = {
   readonly ownerEpoch: number;
   /** The newest epoch that the replica has seen for the volume. */
   readonly replicaEpoch: number;
+  /** As the volume's document has it. */
+  readonly reached?: readonly Reached[] | undefined;
 };
 
 export type Transfer =
@@ -38,7 +41,7 @@ export type Transfer =
  *
  * A dataset without any snapshot holds data that nobody can identify, so it counts as diverged, not as empty.
  */
-export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch }: TransferInput): Transfer {
+export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch, reached = [] }: TransferInput): Transfer {
   if (replicaEpoch > ownerEpoch)
     return {
       kind: 'refused',
@@ -53,7 +56,12 @@ export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch }: Trans
   const from = common === undefined ? undefined : owned.get(common.identity);
   const replicaOnly = replica.slice(index + 1).map(({ name }) => name);
   if (common === undefined || from === undefined || replicaOnly.length > 0)
-    return { kind: 'diverged', common: common?.name ?? null, replicaOnly, isCovered: isCovered(replicaOnly, owner) };
+    return {
+      kind: 'diverged',
+      common: common?.name ?? null,
+      replicaOnly,
+      isCovered: isCovered(replicaOnly, owner, reached),
+    };
   if (from.identity === to.identity) return { kind: 'in-sync' };
   return { kind: 'incremental', from, to };
 }
@@ -61,19 +69,30 @@ export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch }: Trans
 /**
  * Whether all that these snapshots hold is in snapshots of the owner: in one that was made later with the same epoch, for an epoch has one
  * writer, whose names grow with time. So it is with a third copy after a handover: the new owner may have got a later snapshot instead of
- * the one that was sent there. Those that people made are never covered, and neither is a dataset without snapshots.
+ * the one that was sent there. An owner that was made by a complete stream has none of the epochs before; what those `reached` counts
+ * as well. Snapshots that people made are never covered, and neither is a dataset without snapshots.
  */
-export function isCovered(names: readonly SnapshotName[], owner: readonly Pick<Identified, 'name'>[]): boolean {
-  const newestMs = new Map<number, number>();
+export function isCovered(
+  names: readonly SnapshotName[],
+  owner: readonly Pick<Identified, 'name'>[],
+  reached: readonly Reached[],
+): boolean {
+  /** By epoch; what is older is covered. */
+  const coveredMs = new Map<number, number>();
+  const cover = (epoch: number, timeMs: number) =>
+    void coveredMs.set(epoch, Math.max(timeMs, coveredMs.get(epoch) ?? 0));
   for (const { name } of owner) {
     const made = parseReplicationSnapshot(name);
-    if (made !== null) newestMs.set(made.epoch, Math.max(made.timeMs, newestMs.get(made.epoch) ?? 0));
+    if (made !== null) cover(made.epoch, made.timeMs);
   }
+  // With the one that it is called by, unless the owner has another one of that name.
+  const present = new Set(owner.map(({ name }) => name));
+  for (const { epoch, timeMs } of reached) cover(epoch, present.has(snapshotName(epoch, timeMs)) ? timeMs : timeMs + 1);
   return (
     names.length > 0 &&
     names.every((name) => {
       const made = parseReplicationSnapshot(name);
-      return made !== null && made.timeMs < (newestMs.get(made.epoch) ?? 0);
+      return made !== null && made.timeMs < (coveredMs.get(made.epoch) ?? 0);
     })
   );
 }
@@ -131,9 +150,7 @@ export function snapshotTimeMs(nowMs: number, lastMs: number | null): number {
 }
 
 /** What snapshotName wrote, or null for every other name. */
-export function parseReplicationSnapshot(
-  name: SnapshotName,
-): { readonly epoch: number; readonly timeMs: number } | null {
+export function parseReplicationSnapshot(name: SnapshotName): Reached | null {
   if (!isInternalSnapshot(name)) return null;
   const match = namePattern.exec(name);
   if (match === null) return null;
@@ -143,4 +160,13 @@ export function parseReplicationSnapshot(
   const timeMs = Date.UTC(year, month - 1, day, hour, minute, second, milli);
   // 30 February would become 1 March.
   return timeMs >= 0 && name === snapshotName(epoch, timeMs) ? { epoch, timeMs } : null;
+}
+
+/** By the newest of these snapshots that replication has made; oldest first. null: there is none. */
+export function lastReached(snapshots: readonly Pick<Identified, 'name'>[]): Reached | null {
+  for (let index = snapshots.length - 1; index >= 0; index -= 1) {
+    const found = parseReplicationSnapshot((snapshots[index] as Pick<Identified, 'name'>).name);
+    if (found !== null) return found;
+  }
+  return null;
 }

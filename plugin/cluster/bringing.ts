@@ -49,6 +49,7 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
         replica: target.copy.snapshots,
         ownerEpoch: doc.epoch,
         replicaEpoch: target.copy.epoch,
+        reached: doc.reached,
       });
       switch (plan.kind) {
         case 'in-sync': {

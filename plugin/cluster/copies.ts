@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import type { Reached, VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import {
   type DatasetId,
@@ -9,7 +9,13 @@ import {
   quote,
   type SnapshotName,
 } from '../../controller/model/names.ts';
-import { type Identified, isCovered, snapshotName, snapshotTimeMs } from '../../controller/model/replication.ts';
+import {
+  type Identified,
+  isCovered,
+  lastReached,
+  snapshotName,
+  snapshotTimeMs,
+} from '../../controller/model/replication.ts';
 import { encodeStamp, type VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
@@ -17,7 +23,6 @@ import { type Snapshot, type Storage, stampBytesMax } from '../storage/storage.t
 import { datasetOptions } from '../volumes/context.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, CopyState, Tell, Transfer } from './ports.ts';
-import { lastTimeMs } from './replication-work.ts';
 import { createStashing, type Replica } from './stashing.ts';
 
 /**
@@ -61,8 +66,12 @@ export type Copies = {
   list(id: DatasetId): Promise<CopyState>;
   /** Stops what is being received, so that nothing moves the content any more, then does the work before anything else can come. */
   settle(id: DatasetId, work: () => void): Promise<void>;
-  /** Gives up a copy that is not wanted any more; what is not in the owner's snapshots (null: there is no owner) is stashed first. */
-  discard(record: VolumeRecord, owner: readonly Identified[] | null, signal: AbortSignal): Promise<void>;
+  /** Gives up a copy that is not wanted any more; what the owner's history (null: there is no owner) does not have is stashed first. */
+  discard(
+    record: VolumeRecord,
+    owner: { readonly snapshots: readonly Identified[]; readonly reached: readonly Reached[] } | null,
+    signal: AbortSignal,
+  ): Promise<void>;
 };
 
 export type CopiesParts = {
@@ -225,7 +234,7 @@ export function createCopies(parts: CopiesParts): Copies {
         await storage.unmount(record.id);
         if (hasUnsent) {
           // Later than all that was sent, also where the clock went back: else it would count as covered.
-          const timeMs = snapshotTimeMs(clock.nowMs(), lastTimeMs(await storage.snapshots(record.id)));
+          const timeMs = snapshotTimeMs(clock.nowMs(), lastReached(await storage.snapshots(record.id))?.timeMs ?? null);
           await storage.snapshot(record.id, snapshotName(Math.max(1, record.epoch), timeMs));
         }
         state.setUses(record.id, []);
@@ -251,10 +260,10 @@ export function createCopies(parts: CopiesParts): Copies {
         let current = await stashing.finish(found);
         if (owner !== null && (await storage.exists(record.id))) {
           const snapshots = await storage.snapshots(record.id);
-          const identities = new Set(owner.map(({ identity }) => identity));
+          const identities = new Set(owner.snapshots.map(({ identity }) => identity));
           const index = snapshots.findLastIndex(({ identity }) => identities.has(identity));
           const own = snapshots.slice(index + 1).map(({ name }) => name);
-          if (own.length > 0 && !isCovered(own, owner))
+          if (own.length > 0 && !isCovered(own, owner.snapshots, owner.reached))
             current = await stashing.stash(current, snapshots[index]?.name ?? null, false);
         }
         const doomed: VolumeRecord = { ...current, phase: { kind: 'destroying' } };

@@ -175,7 +175,8 @@ export function createDuties(parts: DutyParts): Duties {
         // The owner may have handed it to this node while it was asked.
         const latest = await directory.look(record.id);
         if (dutyNow(latest, state.byId(record.id) ?? null).kind !== 'discard') return;
-        await copies.discard(record, known?.snapshots ?? null, signal);
+        const reached = latest?.doc.reached ?? [];
+        await copies.discard(record, known?.snapshots == null ? null : { snapshots: known.snapshots, reached }, signal);
         return;
       }
       case 'publish': {

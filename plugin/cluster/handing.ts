@@ -142,7 +142,8 @@ export function createHand(parts: HandParts): Hand {
       await allOf(volumes, signal, (volume, ended) => replicator.sync(volume, to, true, ended));
       signal.throwIfAborted();
       const untilMs = clock.bootMs() + handOverMs;
-      docs = await transitions.handOver({ ids, to, session: await session(), also, untilMs });
+      const reached = ids.map((id) => replicator.reached(id));
+      docs = await transitions.handOver({ ids, reached, to, session: await session(), also, untilMs });
     } catch (error) {
       if (!hasCode(error, 'store-unavailable')) state.commit({ put: records });
       duties.wake();

@@ -1,4 +1,4 @@
-import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
+import { keys, type Reached, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { type DatasetId, type NodeName, quote } from '../../controller/model/names.ts';
 import { ownedBy } from '../../controller/model/ownership.ts';
@@ -10,6 +10,8 @@ import type { Changes } from './unanswered.ts';
 
 export type Handover = {
   readonly ids: readonly DatasetId[];
+  /** What `to` begins with, in the order of `ids`; null: not known. */
+  readonly reached: readonly (Reached | null)[];
   readonly to: NodeName;
   /** Of `to`. */
   readonly session: SessionId;
@@ -26,11 +28,11 @@ export function createHandOver(parts: {
   readonly own: OwnVolumes['own'];
 }): (handover: Handover) => Promise<readonly VolumeDoc[]> {
   const { clock, changes, own } = parts;
-  return async ({ ids, to, session, also, untilMs }) => {
+  return async ({ ids, reached, to, session, also, untilMs }) => {
     const volumes = await Promise.all(ids.map(own));
     if (clock.bootMs() > untilMs)
       throw new FlockError('volume-busy', `${namesOf(volumes)} could not be handed to ${to} in time; try again`);
-    const docs = volumes.map(({ doc }) => ownedBy(doc, to));
+    const docs = volumes.map(({ doc }, index) => ownedBy(doc, to, reached[index] ?? null));
     const operations = [
       ...also,
       ...volumes.flatMap((volume, index): readonly Operation[] => {

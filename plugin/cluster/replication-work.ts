@@ -1,6 +1,5 @@
 import { FlockError } from '../../controller/model/errors.ts';
 import type { DatasetId, NodeName, SnapshotName } from '../../controller/model/names.ts';
-import { parseReplicationSnapshot } from '../../controller/model/replication.ts';
 import type { Snapshot, Storage } from '../storage/storage.ts';
 import { createHolds, type Holds } from './holds.ts';
 import type { CopyState } from './ports.ts';
@@ -177,13 +176,4 @@ export function statusOf(work: Work, target: Target, now: number): CopyStatus {
     everSentBytes: target.everSentBytes,
     problem: target.problem,
   };
-}
-
-/** Of the newest snapshot that replication has made. */
-export function lastTimeMs(history: readonly Snapshot[]): number | null {
-  for (let index = history.length - 1; index >= 0; index -= 1) {
-    const found = parseReplicationSnapshot((history[index] as Snapshot).name);
-    if (found !== null) return found.timeMs;
-  }
-  return null;
 }

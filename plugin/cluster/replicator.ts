@@ -1,8 +1,14 @@
 import type { Logger } from 'pino';
-import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import type { Reached, VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError, messageOf } from '../../controller/model/errors.ts';
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
-import { intervalMsDefault, nextInterval, snapshotName, snapshotTimeMs } from '../../controller/model/replication.ts';
+import {
+  intervalMsDefault,
+  lastReached,
+  nextInterval,
+  snapshotName,
+  snapshotTimeMs,
+} from '../../controller/model/replication.ts';
 import type { Locks } from '../locks.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Clock, Peers } from './ports.ts';
@@ -13,7 +19,6 @@ import {
   dropTargets,
   has,
   historyOf,
-  lastTimeMs,
   nextCheckMs,
   statusOf,
   targetOf,
@@ -48,6 +53,8 @@ export type Replicator = {
     node: NodeName,
     isMounted: boolean,
   ): { readonly identity: string; readonly atMs: number } | null;
+  /** By the newest snapshot that it has made; null: none since this node began to replicate the volume. */
+  reached(id: DatasetId): Reached | null;
   /** Forgets what it knows and stops what it sends. */
   drop(id: DatasetId): Promise<void>;
   run(signal: AbortSignal): Promise<void>;
@@ -182,7 +189,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     const history = await historyOf(storage, work);
     const atMs = clock.bootMs();
     work.touched = false;
-    const name = snapshotName(doc.epoch, snapshotTimeMs(clock.nowMs(), lastTimeMs(history)));
+    const name = snapshotName(doc.epoch, snapshotTimeMs(clock.nowMs(), lastReached(history)?.timeMs ?? null));
     const { mark, ...made } = await storage.snapshot(doc.id, name);
     work.newest = { identity: made.identity, name, atMs };
     work.mark = mark;
@@ -239,6 +246,10 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
       const work = works.get(id);
       const target = work?.targets.get(node);
       return work === undefined || target === undefined ? null : completeOf(work, target, isMounted, clock.bootMs());
+    },
+    reached(id) {
+      const newest = works.get(id)?.newest;
+      return newest == null ? null : lastReached([newest]);
     },
     drop,
     async run(signal) {

@@ -3,6 +3,7 @@ import { FlockError, unreachable } from '../../controller/model/errors.ts';
 import type { FailoverDecision, FailoverInput } from '../../controller/model/failover.ts';
 import { type NodeName, quote, type VolumeName } from '../../controller/model/names.ts';
 import { formatDuration } from '../../controller/model/quantity.ts';
+import { lastReached } from '../../controller/model/replication.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
@@ -56,7 +57,8 @@ export function createTakeover(parts: TakeoverParts): Takeover {
       // Some time has passed, and a promise may have been given before it was withheld.
       const decision = candidates.decide(seen, why, known);
       if (decision.kind !== 'take') return { kind: 'not', doc, decision };
-      const taken = await transitions.take(seen, why.cause);
+      const reached = lastReached(known.get(node)?.state.snapshots ?? []);
+      const taken = await transitions.take(seen, reached, why.cause);
       report(seen, why, known, decision.lossMs, taken.epoch);
       return { kind: 'done', decision, record: await duties.promote(record, { ...seen, doc: taken }) };
     });

@@ -1,4 +1,4 @@
-import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
+import { keys, type Reached, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { type DatasetId, type NodeName, quote, type VolumeName } from '../../controller/model/names.ts';
 import { createdDoc, ownedBy } from '../../controller/model/ownership.ts';
@@ -31,8 +31,11 @@ export type Transitions = {
    * refuses it: `not-owner`, `node-unreachable` if the session has ended, `document-changed` for one of the other changes.
    */
   handOver(handover: Handover): Promise<readonly VolumeDoc[]>;
-  /** Takes a volume that nobody has locked. Whether that is allowed is the caller's business. Throws `not-owner` if it was refused. */
-  take(volume: SeenVolume, cause: 'automatic' | 'operator'): Promise<VolumeDoc>;
+  /**
+   * Takes a volume that nobody has locked, with a copy that has `reached` so far (null: not known). Whether that is allowed is the
+   * caller's business. Throws `not-owner` if it was refused.
+   */
+  take(volume: SeenVolume, reached: Reached | null, cause: 'automatic' | 'operator'): Promise<VolumeDoc>;
   /**
    * Removes name and document of a volume of ours; does nothing if there is none. `store-unavailable` also while a change that was not
    * answered may still make one.
@@ -127,9 +130,9 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
 
     handOver: createHandOver({ clock, changes, own }),
 
-    async take(volume, cause) {
+    async take(volume, reached, cause) {
       const session = sessionNow();
-      const owned = ownedBy(volume.doc, node);
+      const owned = ownedBy(volume.doc, node, reached);
       const doc = cause === 'automatic' ? { ...owned, failedOverAtMs: Math.round(clock.nowMs()) } : owned;
       const taken = await transactLocking(doc, session, [
         { kind: 'check-index', key: keys.volume(doc.id), index: volume.index },

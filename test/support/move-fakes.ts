@@ -165,7 +165,7 @@ export function createFakes(parts: FakeParts) {
             const foreign = found.find(({ doc }) => doc.owner !== host.node);
             if (foreign !== undefined) throw new FlockError('not-owner', `${foreign.doc.name} is not ours`);
             const passed = found.map(({ doc, index }): Operation => {
-              const value = JSON.stringify(ownedBy(doc, parseNodeName(to)));
+              const value = JSON.stringify(ownedBy(doc, parseNodeName(to), null));
               return { kind: 'compare-and-set', key: keys.volume(doc.id), value, index };
             });
             const also = operations.map((one): Operation => ({ kind: 'compare-and-set', ...one }));

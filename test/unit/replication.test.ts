@@ -71,9 +71,27 @@ describe('snapshots of a copy that its owner has not got', () => {
   ];
   for (const [what, names, expected] of cases)
     it(what, () => {
-      assert.equal(isCovered(names, owner), expected);
-      assert.equal(isCovered(names, []), false);
+      assert.equal(isCovered(names, owner, []), expected);
+      assert.equal(isCovered(names, [], []), false);
     });
+
+  describe('but the history has that far, as the document says', () => {
+    const reached = [
+      { epoch: 1, timeMs: 5_000 },
+      { epoch: 3, timeMs: 20_000 },
+    ];
+    for (const [what, names, expected] of [
+      ['are covered up to there', [at(1, 4_000), at(1, 5_000), at(3, 20_000)], true],
+      ['are not after it', [at(1, 4_000), at(1, 5_001)], false],
+      ['are not in an epoch of which it says nothing', [at(4, 1)], false],
+      ['are covered by a later one of the owner as before', [at(2, 8_000)], true],
+      ['are not when people made one of them', [at(1, 4_000), parseSnapshotName('mine')], false],
+    ] as const)
+      it(what, () => assert.equal(isCovered(names, owner, reached), expected));
+
+    it('are not when the owner has another one of that name', () =>
+      assert.equal(isCovered([at(1, 3_000)], owner, [{ epoch: 1, timeMs: 3_000 }]), false));
+  });
 });
 
 describe('the interval of replication', () => {
