@@ -1,10 +1,11 @@
 import { rmSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { type Client, createClient } from '../../controller/cli/client.ts';
 import type { Docker } from '../../packaging/docker.ts';
-import { pluginDir } from '../../packaging/paths.ts';
+import { pluginDir, rootfsDir } from '../../packaging/paths.ts';
 import { ensureImage, image } from '../../packaging/proof.ts';
 import { ensureProxyImage } from '../../packaging/proxy.ts';
 import { createCommands } from '../../plugin/exec.ts';
@@ -29,6 +30,8 @@ export type PluginHost = {
   flockctl(...args: readonly string[]): Promise<string>;
   flockctlError(...args: readonly string[]): Promise<string>;
   json(...args: readonly string[]): Promise<unknown>;
+  /** The plugin's API without flockctl between, for what is asked again and again. */
+  api(): Client;
   pluginPid(): Promise<number>;
   /** SIGKILL, and waits for the process that Docker starts in its place. */
   killPlugin(): Promise<void>;
@@ -62,7 +65,9 @@ export type PluginHostOptions = {
 };
 
 const commands = createCommands();
-const cli = resolve(import.meta.dirname, '../../controller/cli/main.ts');
+/** As it is in the image, and as one file: it is started thousands of times. */
+const cli = join(rootfsDir, 'flock/flockctl.js');
+const apiSocket = '/run/flock/flock.sock';
 const pluginReference = 'flock:latest';
 let golden: Promise<string> | null = null;
 
@@ -144,6 +149,7 @@ export async function startPluginHostWith(options: PluginHostOptions): Promise<P
     flockctl,
     flockctlError: (...args) => failure(flockctl(...args)),
     json: async (...args) => JSON.parse(await flockctl('--output', 'json', ...args)),
+    api: () => createClient({ socketPath: `/proc/${host.pid}/root${apiSocket}`, name: 'plugin' }),
     pluginPid,
     async killPlugin() {
       const old = await pluginPid();

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
-import { copyView, nodeView, snapshotView, stashView, volumeView } from '../../../controller/model/api.ts';
+import { path } from '../../../controller/cli/client.ts';
+import { copyView, nodeView, snapshotView, stashView, trashView, volumeView } from '../../../controller/model/api.ts';
 import { decodeVolume, type VolumeDoc } from '../../../controller/model/cluster.ts';
 import type { SnapshotName } from '../../../controller/model/names.ts';
 import { parseReplicationSnapshot } from '../../../controller/model/replication.ts';
@@ -80,7 +81,7 @@ export async function clean(members: Members): Promise<void> {
     if (doc.trashed === null) await members.n(1).flockctl('volume', 'rm', doc.name);
   }
   for (const host of cluster.hosts) {
-    const trash = (await host.json('trash', 'ls')) as readonly { readonly id: string }[];
+    const trash = await host.api().get('/v1/trash', z.array(trashView));
     // What can't go yet goes by itself.
     for (const { id } of trash) await host.flockctl('trash', 'purge', id).catch(() => '');
     const stashes = (await stashesOf(host)).filter(({ node }) => node === host.name);
@@ -101,12 +102,12 @@ export async function volumeOf(members: Members, name: string): Promise<StoredVo
   return found;
 }
 
-export const copiesOf = async (host: ClusterHost) => z.array(copyView).parse(await host.json('replica', 'ls'));
-export const stashesOf = async (host: ClusterHost) => z.array(stashView).parse(await host.json('stash', 'ls'));
-export const nodesOf = async (host: ClusterHost) => z.array(nodeView).parse(await host.json('node', 'ls'));
-export const listed = async (host: ClusterHost) => z.array(volumeView).parse(await host.json('volume', 'ls'));
-export const snapshotsOf = async (host: ClusterHost, volume: string) =>
-  z.array(snapshotView).parse(await host.json('snapshot', 'ls', volume));
+export const copiesOf = (host: ClusterHost) => host.api().get('/v1/copies', z.array(copyView));
+export const stashesOf = (host: ClusterHost) => host.api().get('/v1/stashes', z.array(stashView));
+export const nodesOf = (host: ClusterHost) => host.api().get('/v1/nodes', z.array(nodeView));
+export const listed = (host: ClusterHost) => host.api().get('/v1/volumes', z.array(volumeView));
+export const snapshotsOf = (host: ClusterHost, volume: string) =>
+  host.api().get(path`/v1/volumes/${volume}/snapshots`, z.array(snapshotView));
 
 /** Of one volume, as its owner sees them now. */
 export async function copyOf(host: ClusterHost, volume: string, node: string) {

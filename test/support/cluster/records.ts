@@ -46,7 +46,7 @@ export async function startWriter(
   host: ClusterHost,
   { container, volume }: Writer,
   options: readonly string[] = [],
-  pauseMs = 10,
+  pauseMs = 50,
 ): Promise<void> {
   const where = ['--name', container, '--volume-driver=flock', '-v', `${volume}:/data`];
   await host.docker('run', '-d', ...where, ...options, image, 'sh', '-c', script(pauseMs));
