@@ -31,8 +31,8 @@ contract: node_modules ## each interface's suite against every implementation
 integration: node_modules ## tests on a real Docker daemon, with real zfs and btrfs
 	@$(NODE) test/run.ts integration
 
-openzfs: node_modules ## tests on the real OpenZFS module, in a virtual machine
-	@$(NODE) test/run.ts openzfs
+openzfs: node_modules ## tests on the real OpenZFS module, in virtual machines
+	@$(NODE) test/run.ts openzfs-storage openzfs-plugin
 
 cluster-test: node_modules ## tests on several Docker hosts with Consul, with kills and partitions
 	@$(NODE) test/run.ts cluster

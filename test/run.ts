@@ -6,31 +6,17 @@ import { join, resolve } from 'node:path';
 import Mocha from 'mocha';
 import { ensureInstalled } from '../packaging/debian.ts';
 import { buildProxyRootfs, buildRootfs } from '../packaging/rootfs.ts';
-import { guestPackages } from './openzfs/prepare.ts';
-import { clusterPackages, contractPackages, dockerPackages } from './support/packages.ts';
+import { lanes, last, type Suite, type SuiteName, suites } from './suites.ts';
 
 /**
  * Runs the project's tests, installing what they need first: `run.ts [SUITE...]`, all suites by default. The last line is
  * `N passed, N failed, N skipped`; the exit status is 1 on a failure, and with SKIPS=refuse on a skip too. Each suite runs in a
  * process and mount namespace of its own, so that nothing it mounts can stay behind.
  *
- * Hundreds of tests wait for real daemons on a machine that others use, too. So a few that fail are run once more, alone: those that
- * pass then are named as unsteady at the end, to be mended; a fault of flock's fails twice.
- *
- * The simulation only computes: it runs beside the others with what they leave of the processors, and its output comes last.
+ * Hundreds of tests wait for real daemons on a machine that others use, too, and suites run at the same time (see suites.ts). So a few
+ * that fail are run once more when all others are through, alone: those that pass then are named as unsteady at the end, to be mended; a
+ * fault of flock's fails twice.
  */
-
-type Suite = {
-  readonly name: string;
-  readonly packages: readonly string[];
-  /** Needs root, mounts and Docker's programs; null: runs anywhere. */
-  readonly needs: 'root' | null;
-  readonly needsPlugin: boolean;
-  readonly testTimeoutMs: number;
-  readonly suiteTimeoutMs: number;
-  /** Beside the others, on processors that are idle. */
-  readonly isBeside?: true;
-};
 
 type Result = {
   /** Full titles. */
@@ -47,55 +33,6 @@ type Result = {
  */
 type Failure = { readonly title: string; readonly pattern: string; readonly message: string };
 
-const minuteMs = 60_000;
-/** For random faults, by people. */
-const askedMinutes = Number(process.env['FLOCK_SOAK_MINUTES'] || 0) + Number(process.env['FLOCK_CHAOS_MINUTES'] || 0);
-
-const suites: readonly Suite[] = [
-  { name: 'unit', packages: [], needs: null, needsPlugin: false, testTimeoutMs: 30_000, suiteTimeoutMs: 15 * minuteMs },
-  {
-    name: 'simulation',
-    packages: [],
-    needs: null,
-    needsPlugin: false,
-    testTimeoutMs: 60 * minuteMs,
-    suiteTimeoutMs: 85 * minuteMs,
-    isBeside: true,
-  },
-  {
-    name: 'contract',
-    packages: contractPackages,
-    needs: 'root',
-    needsPlugin: false,
-    testTimeoutMs: minuteMs,
-    suiteTimeoutMs: 25 * minuteMs,
-  },
-  {
-    name: 'integration',
-    packages: dockerPackages,
-    needs: 'root',
-    needsPlugin: true,
-    testTimeoutMs: 4 * minuteMs,
-    suiteTimeoutMs: 30 * minuteMs,
-  },
-  {
-    name: 'cluster',
-    packages: clusterPackages,
-    needs: 'root',
-    needsPlugin: true,
-    testTimeoutMs: 4 * minuteMs,
-    suiteTimeoutMs: (60 + 2 * askedMinutes) * minuteMs,
-  },
-  {
-    name: 'openzfs',
-    packages: [...dockerPackages, ...guestPackages],
-    needs: 'root',
-    needsPlugin: true,
-    testTimeoutMs: 55 * minuteMs,
-    suiteTimeoutMs: 75 * minuteMs,
-  },
-];
-
 const here = import.meta.dirname;
 
 async function main(args: readonly string[]): Promise<number> {
@@ -104,27 +41,55 @@ async function main(args: readonly string[]): Promise<number> {
     await writeFile(resultFile, JSON.stringify(await runMocha(find(name), false)));
     return 0;
   }
-  const chosen = args.length === 0 ? suites : args.map(find);
-  for (const suite of chosen) if (!isRefused(suite)) await prepare(suite);
+  const all = [...lanes.flat(), last];
+  const chosen = args.length === 0 ? all : args.map((one) => find(one).name);
+  for (const suite of chosen.map(find)) if (!isRefused(suite)) await prepare(suite);
   const folder = await mkdtemp(join(tmpdir(), 'flock-test-'));
-  const results: Result[] = [];
   try {
-    const beside = chosen.length < 2 ? [] : chosen.filter(({ isBeside }) => isBeside === true);
-    const running = beside.map((suite) => ({
-      suite,
-      result: run(suite, folder, openSync(join(folder, suite.name), 'w')),
-    }));
-    for (const suite of chosen.filter((one) => !beside.includes(one))) {
-      console.log(`\n== ${suite.name} ==`);
-      results.push(await (isRefused(suite) ? refuse(suite) : run(suite, folder)));
-    }
-    for (const { suite, result } of running) {
-      results.push(await result);
-      console.log(`\n== ${suite.name} ==\n${await readFile(join(folder, suite.name), 'utf8')}`);
-    }
+    return report(
+      await runAll(
+        all.filter((one) => chosen.includes(one)),
+        folder,
+      ),
+    );
   } finally {
     await rm(folder, { recursive: true });
   }
+}
+
+type Attempted = { readonly suite: Suite; readonly result: Result };
+
+async function runAll(chosen: readonly SuiteName[], folder: string): Promise<readonly Result[]> {
+  const isAlone = chosen.length === 1;
+  const attempted: Attempted[] = [];
+  /** Shows nothing in the middle of what is shown as it comes. */
+  const later: string[] = [];
+  const runLane = async (names: readonly SuiteName[], isShown: boolean) => {
+    for (const suite of names.map(find)) {
+      const file = join(folder, `${suite.name}.txt`);
+      if (isShown) console.log(`\n== ${suite.name} ==`);
+      const manner: Manner = { output: isShown ? 'inherit' : openSync(file, 'w'), before: isAlone ? [] : suite.beside };
+      const result = isRefused(suite) ? await refuse(suite) : await attempt(suite, folder, process.env['GREP'], manner);
+      attempted.push({ suite, result });
+      if (!isShown) later.push(`\n== ${suite.name} ==\n${await readFile(file, 'utf8')}`);
+    }
+  };
+  const running = lanes
+    .map((lane) => lane.filter((one) => chosen.includes(one)))
+    .filter((lane) => lane.length > 0)
+    .map((lane, index) => ({ lane, done: runLane(lane, index === 0) }));
+  const isTimed = (lane: readonly SuiteName[]) => lane.some((one) => find(one).beside === undefined);
+  await Promise.all(running.filter(({ lane }) => isTimed(lane)).map(({ done }) => done));
+  console.log(later.splice(0).join('\n'));
+  if (chosen.includes(last)) await runLane([last], true);
+  await Promise.all(running.map(({ done }) => done));
+  console.log(later.join('\n'));
+  const results: Result[] = [];
+  for (const { suite, result } of attempted) results.push(await onceMore(suite, result, folder));
+  return results;
+}
+
+function report(results: readonly Result[]): number {
   // Once more, as a log's end is what is kept of it.
   const lines = (word: string, failures: readonly Failure[]) =>
     failures.forEach(({ title, message }) => void console.log(`${word}: ${title}: ${message}`));
@@ -141,10 +106,10 @@ async function main(args: readonly string[]): Promise<number> {
   return skipped > 0 && process.env['SKIPS'] === 'refuse' ? 1 : 0;
 }
 
-function find(name: string): Suite {
-  const suite = suites.find((candidate) => candidate.name === name);
+function find(name: string): Suite & { readonly name: SuiteName } {
+  const suite = Object.values(suites).find((candidate) => candidate.name === name);
   if (suite !== undefined) return suite;
-  throw new Error(`there is no test suite "${name}": ${suites.map((candidate) => candidate.name).join(', ')}`);
+  throw new Error(`there is no test suite "${name}": ${Object.keys(suites).join(', ')}`);
 }
 
 function isRefused({ needs }: Suite): boolean {
@@ -170,13 +135,13 @@ async function prepare(suite: Suite): Promise<void> {
 /** More failures than that are no accident. */
 const secondAttemptsMax = 5;
 
-/** `output`: a file's descriptor, for one that runs beside others. */
-async function run(suite: Suite, folder: string, output: number | 'inherit' = 'inherit'): Promise<Result> {
-  const first = await attempt(suite, folder, process.env['GREP'], output);
+/** Runs what has failed again, where that can tell something. */
+async function onceMore(suite: Suite, first: Result, folder: string): Promise<Result> {
   const isWorthwhile = first.failed.every(({ pattern }) => pattern !== '');
   if (first.failed.length === 0 || first.failed.length > secondAttemptsMax || !isWorthwhile) return first;
   console.log(`\n== ${suite.name}, what failed, once more ==`);
-  const second = await attempt(suite, folder, first.failed.map(({ pattern }) => pattern).join('|'), output);
+  const grep = first.failed.map(({ pattern }) => pattern).join('|');
+  const second = await attempt(suite, folder, grep, { output: 'inherit', before: [] });
   if (second.failed.length > 0 || second.passed.length === 0) return first;
   return {
     passed: [...new Set([...first.passed, ...second.passed])],
@@ -186,15 +151,13 @@ async function run(suite: Suite, folder: string, output: number | 'inherit' = 'i
   };
 }
 
-async function attempt(
-  suite: Suite,
-  folder: string,
-  grep: string | undefined,
-  output: number | 'inherit',
-): Promise<Result> {
+/** `output`: may be a file's descriptor. `before`: in front of the command. */
+type Manner = { readonly output: number | 'inherit'; readonly before: readonly string[] | undefined };
+
+async function attempt(suite: Suite, folder: string, grep: string | undefined, manner: Manner): Promise<Result> {
   const resultFile = join(folder, `${suite.name}.json`);
   await rm(resultFile, { force: true });
-  const status = await runInNamespace(suite, resultFile, grep, output);
+  const status = await runInNamespace(suite, resultFile, grep, manner);
   const text = await readFile(resultFile, 'utf8').catch(() => null);
   if (text !== null) return JSON.parse(text);
   const message = `the tests ended without a result (${status})`;
@@ -206,12 +169,11 @@ function runInNamespace(
   suite: Suite,
   resultFile: string,
   grep: string | undefined,
-  output: number | 'inherit',
+  { output, before = [] }: Manner,
 ): Promise<string> {
   const self = [process.execPath, join(here, 'run.ts'), '--in-process', suite.name, resultFile];
   // It dies with this process, too.
-  const command = ['setpriv', '--pdeathsig', 'KILL'];
-  if (output !== 'inherit') command.push('chrt', '--idle', '0');
+  const command = ['setpriv', '--pdeathsig', 'KILL', ...before];
   if (suite.needs === 'root')
     command.push('unshare', '--mount', '--propagation', 'private', '--pid', '--mount-proc', '--fork', '--kill-child');
   const [file = '', ...args] = [...command, ...self];
@@ -228,7 +190,7 @@ function runInNamespace(
       done(
         signal === null
           ? `exit status ${code}`
-          : `killed by ${signal} after at most ${suite.suiteTimeoutMs / minuteMs} minutes`,
+          : `killed by ${signal} after at most ${suite.suiteTimeoutMs / 60_000} minutes`,
       ),
     );
   });
@@ -245,7 +207,7 @@ async function runMocha(suite: Suite, dryRun: boolean): Promise<Result> {
   });
   const grep = process.env['GREP'];
   if (grep !== undefined) mocha.grep(grep);
-  for (const file of globSync(join(here, suite.name, '**/*.test.ts')).sort()) mocha.addFile(resolve(file));
+  for (const file of globSync(join(here, suite.files)).sort()) mocha.addFile(resolve(file));
   await mocha.loadFilesAsync();
   const passed: string[] = [];
   const failed: Failure[] = [];

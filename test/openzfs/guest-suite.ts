@@ -12,6 +12,7 @@ export type GuestSuiteOptions = {
   /** In the folder `inside`. */
   readonly file: string;
   readonly docker: boolean;
+  readonly processors: number;
   readonly timeoutMs: number;
   /** Files and folders of the repository, beside the sources, that the tests need. */
   readonly files: readonly string[];
@@ -80,7 +81,7 @@ async function listTests(file: string): Promise<readonly TestResult[]> {
   });
 }
 
-async function runTests({ file, docker, timeoutMs, files }: GuestSuiteOptions): Promise<Outcome> {
+async function runTests({ file, docker, processors, timeoutMs, files }: GuestSuiteOptions): Promise<Outcome> {
   return await withFolder(async (project) => {
     await copyProject(project, files);
     const grep = process.env['GREP'];
@@ -94,7 +95,7 @@ async function runTests({ file, docker, timeoutMs, files }: GuestSuiteOptions): 
     ];
     if (grep !== undefined) await writeFile(join(project, 'grep'), grep);
     await writeFile(join(project, 'run.sh'), script.join('\n'));
-    const { exitCode, console: output, outDir } = await runGuest({ project, docker, timeoutMs });
+    const { exitCode, console: output, outDir } = await runGuest({ project, docker, processors, timeoutMs });
     try {
       const text = await readFile(join(outDir, 'results'), 'utf8').catch(() => '');
       const dockerLog = await readFile(join(outDir, 'dockerd.log'), 'utf8').catch(() => '');

@@ -17,6 +17,7 @@ export type GuestOptions = {
   readonly timeoutMs: number;
   /** Put Docker in the guest; run.sh starts it with start-dockerd. */
   readonly docker: boolean;
+  readonly processors: number;
   readonly memoryMb?: number;
   /** Size of the disk whose partition /dev/vdd1 is meant for a pool. */
   readonly poolMb?: number;
@@ -52,7 +53,7 @@ async function makePoolDisk(path: string, sizeMb: number): Promise<void> {
   await disk.close();
 }
 
-function qemuArguments(boot: Prepared, dir: string, memoryMb: number): string[] {
+function qemuArguments(boot: Prepared, dir: string, processors: number, memoryMb: number): string[] {
   const disk = (id: string, file: string, more = ''): string[] => [
     '-drive',
     `file=${file},if=none,id=${id},format=raw,cache=unsafe${more}`,
@@ -75,7 +76,7 @@ function qemuArguments(boot: Prepared, dir: string, memoryMb: number): string[] 
     '-cpu',
     'max',
     '-smp',
-    '2',
+    String(processors),
     '-m',
     String(memoryMb),
     '-kernel',
@@ -145,7 +146,7 @@ export async function runGuest(options: GuestOptions): Promise<GuestResult> {
     await ext4Image(empty, join(dir, 'out.img'), outMb);
     await makePoolDisk(join(dir, 'pool.img'), options.poolMb ?? 4096);
     const complaint = await runQemu(
-      qemuArguments(boot, dir, options.memoryMb ?? (options.docker ? 3072 : 2048)),
+      qemuArguments(boot, dir, options.processors, options.memoryMb ?? (options.docker ? 3072 : 2048)),
       dir,
       options.timeoutMs,
     );

@@ -25,7 +25,7 @@ async function boot(
   const project = await mkdtemp(join(tmpdir(), 'flock-smoke-'));
   try {
     await writeFile(join(project, 'run.sh'), script);
-    const result = await runGuest({ project, timeoutMs, docker, release });
+    const result = await runGuest({ project, timeoutMs, docker, processors: 2, release });
     console.log(result.console.trim());
     log(`guest ended, status ${result.exitCode}`);
     const files: Record<string, string> = {};
