@@ -80,10 +80,10 @@ async function runAll(chosen: readonly SuiteName[], folder: string): Promise<rea
     .map((lane, index) => ({ lane, done: runLane(lane, index === 0) }));
   const isTimed = (lane: readonly SuiteName[]) => lane.some((one) => find(one).beside === undefined);
   await Promise.all(running.filter(({ lane }) => isTimed(lane)).map(({ done }) => done));
-  console.log(later.splice(0).join('\n'));
+  for (const text of later.splice(0)) console.log(text);
   if (chosen.includes(last)) await runLane([last], true);
   await Promise.all(running.map(({ done }) => done));
-  console.log(later.join('\n'));
+  for (const text of later) console.log(text);
   const results: Result[] = [];
   for (const { suite, result } of attempted) results.push(await onceMore(suite, result, folder));
   return results;
