@@ -101,7 +101,19 @@ export const mutations: readonly Mutation[] = [
     name: 'what the owner has not got counts as covered',
     file: 'controller/model/replication.ts',
     changes: [
-      { from: 'return made !== null && made.timeMs < (newestMs.get(made.epoch) ?? 0);', to: 'return made !== null;' },
+      { from: 'return made !== null && made.timeMs < (coveredMs.get(made.epoch) ?? 0);', to: 'return made !== null;' },
+    ],
+    rules: ['I4'],
+    seedsMax: 500,
+  },
+  {
+    name: 'a new owner is said to have more than it began with',
+    file: 'controller/model/ownership.ts',
+    changes: [
+      {
+        from: '[...(doc.reached ?? []), reached]',
+        to: '[...(doc.reached ?? []), { ...reached, timeMs: reached.timeMs + 60_000 }]',
+      },
     ],
     rules: ['I4'],
     seedsMax: 500,
