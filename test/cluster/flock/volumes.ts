@@ -22,6 +22,13 @@ export function volumes(members: () => Members): void {
   const hosts = () => members().cluster.hosts;
   const n = (number: number): ClusterHost => members().n(number);
 
+  /** A change shows on the other nodes a moment later. */
+  const untilListed = (host: ClusterHost, wanted: readonly (readonly [name: string, owner: string, size: number])[]) =>
+    until(`${host.name} lists ${wanted.join('; ')}`, 5_000, async () => {
+      const views = (await listed(host)).map(({ name, owner, sizeBytes }) => [name, owner, sizeBytes]);
+      return views.join(';') === wanted.join(';') ? true : undefined;
+    });
+
   describe('volumes follow their containers', () => {
     it('the data is there on every node, as one container after another finds it', async () => {
       for (const host of hosts()) await host.sh('follow', `echo ${host.name} >> /data/x`);
@@ -32,14 +39,11 @@ export function volumes(members: () => Members): void {
 
     it('every node lists and shows the volumes of all', async () => {
       for (const host of hosts()) await createVolume(host, `of-${host.name}`, ['size=64M', 'replicas=0']);
+      const wanted = hosts().map(({ name }) => [`of-${name}`, name, 64 * 1024 ** 2] as const);
       for (const host of hosts()) {
+        await untilListed(host, wanted);
         const names = (await host.docker('volume', 'ls', '-q', '--filter', 'driver=flock:latest')).split('\n').sort();
         assert.deepEqual(names, ['of-n1', 'of-n2', 'of-n3']);
-        const views = await listed(host);
-        assert.deepEqual(
-          views.map(({ name, owner }) => [name, owner]),
-          hosts().map(({ name }) => [`of-${name}`, name]),
-        );
         for (const name of names) {
           const [inspected] = JSON.parse(await host.docker('volume', 'inspect', name)) as {
             Name: string;
@@ -89,13 +93,12 @@ export function volumes(members: () => Members): void {
       await n(2).flockctl('snapshot', 'create', 'remote', 'first');
       assert.ok((await snapshotsOf(n(3), 'remote')).some(({ name }) => name === 'first'));
       await n(3).flockctl('volume', 'resize', 'remote', '80M');
-      const [view] = (await listed(n(2))).filter(({ name }) => name === 'remote');
-      assert.deepEqual([view?.owner, view?.sizeBytes], ['n1', 80 * 1024 ** 2]);
+      await untilListed(n(2), [['remote', 'n1', 80 * 1024 ** 2]]);
       await n(2).flockctl('volume', 'set', 'remote', 'protect=true');
       await assert.rejects(n(3).flockctl('volume', 'rm', 'remote'), /protect/);
       await n(2).flockctl('volume', 'set', 'remote', 'protect=false');
       await n(2).docker('volume', 'rm', 'remote');
-      for (const host of hosts()) assert.deepEqual(await listed(host), []);
+      for (const host of hosts()) await untilListed(host, []);
       await n(1).flockctl('trash', 'restore', 'remote');
       assert.equal(await n(3).sh('remote', 'cat /data/x'), 'one');
       assert.equal((await volumeOf(members(), 'remote')).doc.owner, 'n3');
