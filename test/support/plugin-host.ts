@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import config from '../../config.json' with { type: 'json' };
 import { type Client, createClient } from '../../controller/cli/client.ts';
 import type { Docker } from '../../packaging/docker.ts';
 import { pluginDir, rootfsDir } from '../../packaging/paths.ts';
@@ -67,6 +68,8 @@ export type PluginHostOptions = {
 const commands = createCommands();
 /** As it is in the image, and as one file: it is started thousands of times. */
 const cli = join(rootfsDir, 'flock/flockctl.js');
+/** The watchdog is another node beside it. */
+const pluginCommand = (config.entrypoint as readonly string[]).join(' ');
 const apiSocket = '/run/flock/flock.sock';
 const pluginReference = 'flock:latest';
 let golden: Promise<string> | null = null;
@@ -89,7 +92,7 @@ export async function startPluginHostWith(options: PluginHostOptions): Promise<P
   const docker: PluginHost['docker'] = (...args) => host.docker(...args);
   const flockctl: PluginHost['flockctl'] = (...args) => host.run(process.execPath, [cli, ...args]);
   const pluginPid = async () => {
-    const [pid] = await host.pids('/usr/bin/node --max');
+    const [pid] = await host.pids(pluginCommand);
     if (pid === undefined) throw new Error('the plugin does not run');
     return pid;
   };
