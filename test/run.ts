@@ -29,7 +29,7 @@ type Result = {
 
 /**
  * `pattern`: of the titles that are to be run again; empty: none can be. A hook that failed has kept the rest of its
- * block from running.
+ * block from running, which may build on what came before.
  */
 type Failure = { readonly title: string; readonly pattern: string; readonly message: string };
 
@@ -228,7 +228,7 @@ function failureOf(test: Mocha.Runnable, error: Error): Failure {
   const again: string[] = [];
   if (test instanceof Mocha.Hook)
     test.parent?.eachTest((one) => {
-      if (one.state !== 'passed' || one === test.ctx?.currentTest) again.push(one.fullTitle());
+      again.push(one.fullTitle());
     });
   else again.push(title);
   const wanted = again.map((one) => RegExp.escape(one)).join('|');

@@ -59,7 +59,7 @@ export type Cluster = {
 
 const countMax = 5;
 const poolMsMax = 60_000;
-const consulMsMax = 60_000;
+const consulMsMax = 90_000;
 const electionsMax = 5;
 
 export async function startCluster(options: ClusterOptions): Promise<Cluster> {

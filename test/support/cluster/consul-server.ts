@@ -35,8 +35,8 @@ export async function createConsulServer(options: ConsulOptions): Promise<Consul
     addresses: { http: `127.0.0.1 ${address} unix://${socketPath}` },
     performance: { raft_multiplier: 1 },
     session_ttl_min: speed === 'fast' ? '2s' : '10s',
-    // A dead server stays a member, or it would come back without a vote.
-    autopilot: { cleanup_dead_servers: false },
+    // A dead server stays a member, or it would come back without a vote; one whose host is busy with other tests is well.
+    autopilot: { cleanup_dead_servers: false, last_contact_threshold: '2s' },
     leave_on_terminate: false,
     disable_update_check: true,
     connect: { enabled: false },
