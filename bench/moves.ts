@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { MoveDoc } from '../controller/model/move.ts';
 import { type Cluster, startCluster } from '../test/support/cluster/cluster.ts';
 import type { ClusterHost } from '../test/support/cluster/cluster-host.ts';
 import { answersFrom, type Counter, counterOf, startCounter, whereIs } from '../test/support/cluster/counting.ts';
@@ -208,17 +209,35 @@ async function ten(members: Members): Promise<readonly Row[]> {
     await fill(first, counter.volume, manyMebibytes);
   }
   const rounds: { readonly one: number; readonly all: number }[] = [];
+  const done: { readonly alone: MoveDoc[]; readonly together: MoveDoc[] } = { alone: [], together: [] };
+  const moved = (names: readonly string[], into: MoveDoc[]) =>
+    timed(
+      async () => void into.push(...(await Promise.all(names.map((name) => move(members, members.n(3), name, to))))),
+    );
   let [at, to] = [first, second];
   for (let round = 0; round < 3; round += 1) {
-    const all = await timed(() => Promise.all(counters.map(({ name }) => move(members, members.n(3), name, to))));
+    const all = await moved(
+      counters.map(({ name }) => name),
+      done.together,
+    );
     [at, to] = [to, at];
-    const one = await timed(() => move(members, members.n(3), counters[0]?.name ?? '', to));
+    const one = await moved([counters[0]?.name ?? ''], done.alone);
     await move(members, members.n(3), counters[0]?.name ?? '', at);
     rounds.push({ one, all });
   }
   const [one, all] = [median(rounds.map((round) => round.one)), median(rounds.map((round) => round.all))];
   const what = `${many} moves of ${manyMebibytes} MB at once`;
-  return [ratioRow(what, seconds(all / 1000), `one of them alone ${seconds(one / 1000)}`, all / one, { max: 3 })];
+  const stepMs = (moves: readonly MoveDoc[], step: string) =>
+    median(
+      moves.map(({ history }) => history.filter((past) => past.step === step).reduce((sum, { ms }) => sum + ms, 0)),
+    );
+  const steps = [...new Set(done.together.flatMap(({ history }) => history.map(({ step }) => step)))];
+  return [
+    ratioRow(what, seconds(all / 1000), `one of them alone ${seconds(one / 1000)}`, all / one, { max: 3 }),
+    ...steps.map((step) =>
+      extraRow(`of which ${step}, median`, stepMs(done.together, step), 'alone', stepMs(done.alone, step), null),
+    ),
+  ];
 }
 
 const failoverRounds = 8;

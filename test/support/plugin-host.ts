@@ -67,7 +67,7 @@ export type PluginHostOptions = {
 
 const commands = createCommands();
 /** As it is in the image, and as one file: it is started thousands of times. */
-const cli = join(rootfsDir, 'flock/flockctl.js');
+export const cli = join(rootfsDir, 'flock/flockctl.js');
 /** The watchdog is another node beside it. */
 const pluginCommand = (config.entrypoint as readonly string[]).join(' ');
 const apiSocket = '/run/flock/flock.sock';

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import { type EventDoc, type EventKind, eventKeys, eventSchema } from '../../../controller/model/events.ts';
 import {
   decodeMove,
@@ -9,6 +8,7 @@ import {
   moveSteps,
 } from '../../../controller/model/move.ts';
 import { decodeWorkload, type WorkloadDoc, workloadKeys } from '../../../controller/model/workload.ts';
+import { cli } from '../plugin-host.ts';
 import { until } from '../until.ts';
 import type { ClusterHost } from './cluster-host.ts';
 import type { Members } from './members.ts';
@@ -16,7 +16,6 @@ import { entriesBelow } from './store-entries.ts';
 
 /** Moves as people make them, and what the store says of them and of workloads. */
 
-const cli = resolve(import.meta.dirname, '../../../controller/cli/main.ts');
 const moveMsMax = 180_000;
 
 /** flockctl, for what takes longer than a minute. */
