@@ -3,9 +3,13 @@ import type { MoveDoc, MoveProgress, StepOutcome } from '../model/move.ts';
 import { formatSize } from '../model/quantity.ts';
 import type { MoveTools } from './ports.ts';
 
-/** What is sent of the volumes while they are used: rounds, until one is so short that the last one, in the pause, will be too. */
+/**
+ * What is sent of the volumes while they are used: rounds, until one is so short, or sends so little, that the last one, in the pause, will,
+ * too. Where many services move at once a round takes its time whatever it sends, and another one only takes more from the rest.
+ */
 
 const shortRoundMs = 300;
+const smallRoundBytes = 1024 * 1024;
 const roundsWithoutGainMax = 5;
 /** A round that is not shorter than this share of the best one is no gain. */
 const gainShare = 0.8;
@@ -36,12 +40,12 @@ export async function copyAll(
   let withoutGain = 0;
   for (;;) {
     const times = await Promise.all(doc.volumes.map(({ name }) => round(tools, doc, name, watch.take(name), signal)));
-    watch.endRound();
+    const sentBytes = watch.endRound();
     rounds += 1;
     const ms = Math.max(...times);
     withoutGain = ms < gainShare * bestMs ? 0 : withoutGain + 1;
     bestMs = Math.min(bestMs, ms);
-    if (ms <= shortRoundMs || withoutGain >= roundsWithoutGainMax) break;
+    if (ms <= shortRoundMs || sentBytes <= smallRoundBytes || withoutGain >= roundsWithoutGainMax) break;
   }
   await watch.end();
   const text = `${formatSize(watch.sentBytes())} in ${rounds} ${rounds === 1 ? 'round' : 'rounds'}`;
@@ -131,9 +135,12 @@ function watchProgress({ clock }: MoveTools, tell: (progress: MoveProgress) => P
       tellSometimes();
       return isNew;
     },
-    endRound() {
-      beforeBytes = sentBytes();
+    /** Answers what was sent in it. */
+    endRound(): number {
+      const roundBytes = sentBytes() - beforeBytes;
+      beforeBytes += roundBytes;
       current.clear();
+      return roundBytes;
     },
     /** What was sent in all is told, too. */
     async end() {
