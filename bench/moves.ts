@@ -208,7 +208,7 @@ async function ten(members: Members): Promise<readonly Row[]> {
     await start(members, counter, first, []);
     await fill(first, counter.volume, manyMebibytes);
   }
-  const rounds: { readonly one: number; readonly all: number }[] = [];
+  const rounds: Readonly<Record<'one' | 'all' | 'bareOne' | 'bareAll', number>>[] = [];
   const done: { readonly alone: MoveDoc[]; readonly together: MoveDoc[] } = { alone: [], together: [] };
   const moved = (names: readonly string[], into: MoveDoc[]) =>
     timed(
@@ -223,9 +223,15 @@ async function ten(members: Members): Promise<readonly Row[]> {
     [at, to] = [to, at];
     const one = await moved([counters[0]?.name ?? ''], done.alone);
     await move(members, members.n(3), counters[0]?.name ?? '', at);
-    rounds.push({ one, all });
+    rounds.push({
+      one,
+      all,
+      bareOne: await restarted(at, counters.slice(0, 1)),
+      bareAll: await restarted(at, counters),
+    });
   }
-  const [one, all] = [median(rounds.map((round) => round.one)), median(rounds.map((round) => round.all))];
+  const of = (name: keyof (typeof rounds)[number]) => median(rounds.map((round) => round[name]));
+  const [one, all, bareOne, bareAll] = [of('one'), of('all'), of('bareOne'), of('bareAll')];
   const what = `${many} moves of ${manyMebibytes} MB at once`;
   const stepMs = (moves: readonly MoveDoc[], step: string) =>
     median(
@@ -234,10 +240,31 @@ async function ten(members: Members): Promise<readonly Row[]> {
   const steps = [...new Set(done.together.flatMap(({ history }) => history.map(({ step }) => step)))];
   return [
     ratioRow(what, seconds(all / 1000), `one of them alone ${seconds(one / 1000)}`, all / one, { max: 3 }),
+    ratioRow(
+      `docker stop + start of ${many} at once`,
+      '',
+      `${seconds(bareAll / 1000)}, of one alone ${seconds(bareOne / 1000)}`,
+      bareAll / bareOne,
+      null,
+    ),
     ...steps.map((step) =>
       extraRow(`of which ${step}, median`, stepMs(done.together, step), 'alone', stepMs(done.alone, step), null),
     ),
   ];
+}
+
+/** What this machine's processors allow: the same containers stopped and started where they are. */
+async function restarted(host: ClusterHost, counters: readonly Counter[]): Promise<number> {
+  return await timed(async () => {
+    await Promise.all(
+      counters.map(async ({ name }) => {
+        await host.docker('stop', name);
+        await host.docker('start', name);
+      }),
+    );
+    for (const counter of counters)
+      await until('it answers', 60_000, async () => (await whereIs(host, counter)) ?? undefined);
+  });
 }
 
 const failoverRounds = 8;
