@@ -1,0 +1,89 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { pipeline } from 'node:stream/promises';
+import type { ClusterHost } from '../test/support/cluster/cluster-host.ts';
+import { type Counter, counterOf } from '../test/support/cluster/counting.ts';
+import { fill, type Members, volumeOf } from '../test/support/cluster/members.ts';
+import { move } from '../test/support/cluster/moving.ts';
+import { until } from '../test/support/until.ts';
+import { median, timed } from './measure.ts';
+import { start } from './moves-common.ts';
+import { type Row, ratioRow } from './report.ts';
+
+const precopyMebibytes = 1_000;
+const precopyRounds = 3;
+
+/** The copying step of a volume that the target knows nothing of; beside one program's output in the other's input. */
+export async function precopy(members: Members): Promise<readonly Row[]> {
+  const flock: number[] = [];
+  const raw: number[] = [];
+  for (let round = 1; round <= precopyRounds; round += 1) {
+    const counter = counterOf(`big${round}`);
+    const [first, second, third] = [members.n(1), members.n(2), members.n(3)];
+    await start(members, counter, first, []);
+    await fill(first, counter.volume, precopyMebibytes);
+    raw.push(await rawCopy(members, first, third, counter));
+    const { history } = await move(members, third, counter.name, second);
+    flock.push(history.find(({ step }) => step === 'copying')?.ms ?? Number.NaN);
+    await second.docker('rm', '-f', counter.name);
+    await until('the volume can go', 60_000, () =>
+      second.flockctl('volume', 'rm', counter.volume).catch(() => undefined),
+    );
+    for (const host of members.cluster.hosts) {
+      const trash = (await host.json('trash', 'ls')) as readonly { readonly id: string }[];
+      for (const { id } of trash) await host.flockctl('trash', 'purge', id).catch(() => '');
+    }
+  }
+  const rate = (ms: readonly number[]) => precopyMebibytes / 1024 / (median(ms) / 1000);
+  const gibibytes = (value: number) => `${value.toFixed(2)} GiB/s`;
+  return [
+    ratioRow(
+      'pre-copy of 1 GB',
+      gibibytes(rate(flock)),
+      `raw send|receive ${gibibytes(rate(raw))}`,
+      rate(flock) / rate(raw),
+      {
+        min: 0.8,
+      },
+    ),
+  ];
+}
+
+/** `btrfs send` of a snapshot on one host into `btrfs receive` on another one, where the plugins have their pools. Answers ms. */
+async function rawCopy(members: Members, from: ClusterHost, to: ClusterHost, { volume }: Counter): Promise<number> {
+  const pool = '/run/flock/pool';
+  const { id } = (await volumeOf(members, volume)).doc;
+  const inside = async (host: ClusterHost, ...words: readonly string[]) => [
+    '-t',
+    String(await host.pluginPid()),
+    '-m',
+    // Or /proc shows other processes than it is one of, and receive finds no mount points.
+    '-p',
+    '--',
+    '/usr/bin/btrfs',
+    ...words,
+  ];
+  const run = async (host: ClusterHost, ...words: readonly string[]) => {
+    const child = spawn('nsenter', await inside(host, ...words), { stdio: ['ignore', 'ignore', 'inherit'] });
+    const [code] = await once(child, 'exit');
+    if (code !== 0) throw new Error(`btrfs ${words.join(' ')} ended with status ${code}`);
+  };
+  const snapshot = `${pool}/meta/bench-raw`;
+  await run(from, 'subvolume', 'snapshot', '-r', `${pool}/volumes/${id}`, snapshot);
+  try {
+    return await timed(async () => {
+      const send = spawn('nsenter', await inside(from, 'send', '-q', snapshot), {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      const receive = spawn('nsenter', await inside(to, 'receive', '-q', `${pool}/meta`), {
+        stdio: ['pipe', 'ignore', 'inherit'],
+      });
+      const ends = [once(send, 'exit'), once(receive, 'exit')];
+      await pipeline(send.stdout, receive.stdin);
+      for (const [code] of await Promise.all(ends)) if (code !== 0) throw new Error(`the raw copy failed: ${code}`);
+    });
+  } finally {
+    await run(from, 'subvolume', 'delete', snapshot);
+    await run(to, 'subvolume', 'delete', snapshot);
+  }
+}
