@@ -133,7 +133,7 @@ async function prepare(suite: Suite): Promise<void> {
 }
 
 /** More failures than that are no accident. */
-const secondAttemptsMax = 5;
+const secondAttemptsMax = 8;
 
 /** Runs what has failed again, where that can tell something. */
 async function onceMore(suite: Suite, first: Result, folder: string): Promise<Result> {
@@ -142,12 +142,13 @@ async function onceMore(suite: Suite, first: Result, folder: string): Promise<Re
   console.log(`\n== ${suite.name}, what failed, once more ==`);
   const grep = first.failed.map(({ pattern }) => pattern).join('|');
   const second = await attempt(suite, folder, grep, { output: 'inherit', before: [] });
-  if (second.failed.length > 0 || second.passed.length === 0) return first;
+  if (second.passed.length === 0) return first;
+  const again = new Set(second.failed.map(({ title }) => title));
   return {
-    passed: [...new Set([...first.passed, ...second.passed])],
-    failed: [],
+    passed: [...new Set([...first.passed, ...second.passed])].filter((title) => !again.has(title)),
+    failed: second.failed,
     skipped: first.skipped,
-    unsteady: first.failed,
+    unsteady: first.failed.filter(({ title }) => !again.has(title)),
   };
 }
 
