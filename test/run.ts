@@ -28,10 +28,10 @@ type Result = {
 };
 
 /**
- * `pattern`: of the titles that are to be run again; empty: none can be. A hook that failed has kept the rest of its
+ * `again`: the titles that are to be run again; empty: none can be. A hook that failed has kept the rest of its
  * block from running, which may build on what came before.
  */
-type Failure = { readonly title: string; readonly pattern: string; readonly message: string };
+type Failure = { readonly title: string; readonly again: readonly string[]; readonly message: string };
 
 const here = import.meta.dirname;
 
@@ -43,6 +43,8 @@ async function main(args: readonly string[]): Promise<number> {
   }
   const all = [...lanes.flat(), last];
   const chosen = args.length === 0 ? all : args.map((one) => find(one).name);
+  const forgotten = Object.keys(suites).filter((one) => !all.some((known) => known === one));
+  if (forgotten.length > 0) throw new Error(`no lane has the suites ${forgotten.join(', ')}`);
   for (const suite of chosen.map(find)) if (!isRefused(suite)) await prepare(suite);
   const folder = await mkdtemp(join(tmpdir(), 'flock-test-'));
   try {
@@ -62,15 +64,16 @@ type Attempted = { readonly suite: Suite; readonly result: Result };
 async function runAll(chosen: readonly SuiteName[], folder: string): Promise<readonly Result[]> {
   const isAlone = chosen.length === 1;
   const attempted: Attempted[] = [];
+  // One after the other, as they are counted in this process.
+  for (const suite of chosen.map(find).filter(isRefused)) attempted.push({ suite, result: await refuse(suite) });
   /** Shows nothing in the middle of what is shown as it comes. */
   const later: string[] = [];
   const runLane = async (names: readonly SuiteName[], isShown: boolean) => {
-    for (const suite of names.map(find)) {
+    for (const suite of names.map(find).filter((one) => !isRefused(one))) {
       const file = join(folder, `${suite.name}.txt`);
       if (isShown) console.log(`\n== ${suite.name} ==`);
       const manner: Manner = { output: isShown ? 'inherit' : openSync(file, 'w'), before: isAlone ? [] : suite.beside };
-      const result = isRefused(suite) ? await refuse(suite) : await attempt(suite, folder, process.env['GREP'], manner);
-      attempted.push({ suite, result });
+      attempted.push({ suite, result: await attempt(suite, folder, process.env['GREP'], manner) });
       if (!isShown) later.push(`\n== ${suite.name} ==\n${await readFile(file, 'utf8')}`);
     }
   };
@@ -137,18 +140,22 @@ const secondAttemptsMax = 8;
 
 /** Runs what has failed again, where that can tell something. */
 async function onceMore(suite: Suite, first: Result, folder: string): Promise<Result> {
-  const isWorthwhile = first.failed.every(({ pattern }) => pattern !== '');
+  const isWorthwhile = first.failed.every(({ again }) => again.length > 0);
   if (first.failed.length === 0 || first.failed.length > secondAttemptsMax || !isWorthwhile) return first;
   console.log(`\n== ${suite.name}, what failed, once more ==`);
-  const grep = first.failed.map(({ pattern }) => pattern).join('|');
+  const titles = first.failed.flatMap(({ again }) => again.map((title) => RegExp.escape(title)));
+  const grep = `^(${titles.join('|')})$`;
   const second = await attempt(suite, folder, grep, { output: 'inherit', before: [] });
-  if (second.passed.length === 0) return first;
-  const again = new Set(second.failed.map(({ title }) => title));
+  const twice = new Set(second.failed.map(({ title }) => title));
+  const passed = new Set([...first.passed, ...second.passed]);
+  const isMended = ({ title, again }: Failure) =>
+    !twice.has(title) && again.every((one) => second.passed.includes(one) && !twice.has(one));
   return {
-    passed: [...new Set([...first.passed, ...second.passed])].filter((title) => !again.has(title)),
-    failed: second.failed,
+    passed: [...passed].filter((title) => !twice.has(title)),
+    // What did not run again has failed, too.
+    failed: [...second.failed, ...first.failed.filter((one) => !twice.has(one.title) && !isMended(one))],
     skipped: first.skipped,
-    unsteady: first.failed.filter(({ title }) => !again.has(title)),
+    unsteady: first.failed.filter(isMended),
   };
 }
 
@@ -162,7 +169,7 @@ async function attempt(suite: Suite, folder: string, grep: string | undefined, m
   const text = await readFile(resultFile, 'utf8').catch(() => null);
   if (text !== null) return JSON.parse(text);
   const message = `the tests ended without a result (${status})`;
-  return { passed: [], failed: [{ title: suite.name, pattern: '', message }], skipped: 0, unsteady: [] };
+  return { passed: [], failed: [{ title: suite.name, again: [], message }], skipped: 0, unsteady: [] };
 }
 
 /** Answers how the process ended. Whatever it started dies with its process namespace. */
@@ -232,9 +239,8 @@ function failureOf(test: Mocha.Runnable, error: Error): Failure {
       again.push(one.fullTitle());
     });
   else again.push(title);
-  const wanted = again.map((one) => RegExp.escape(one)).join('|');
   const message = String(error.message).replaceAll('\n', ' ').slice(0, messageCharactersMax);
-  return { title, pattern: wanted === '' ? '' : `^(${wanted})$`, message };
+  return { title, again, message };
 }
 
 const messageCharactersMax = 300;

@@ -73,12 +73,14 @@ export type VolumeDoc = {
   readonly trashed: { readonly removedAtMs: number; readonly expiresAtMs: number } | null;
   /** Wall clock of the last time when a node took it by itself from a dead owner; absent: never. */
   readonly failedOverAtMs?: number | undefined;
-  /** What the last changes of owner began with, oldest first; absent: the owner never changed. */
-  readonly reached?: readonly Reached[] | undefined;
+  /** What the last epochs began with, oldest first; those of which that is not known have none. */
+  readonly bases?: readonly Base[] | undefined;
 };
 
-/** The surviving history has all of this epoch up to the replication snapshot of this time, whoever still has that snapshot. */
+/** A replication snapshot, by what its name says: everything of this epoch up to this time (and what the epoch itself began with). */
 export type Reached = { readonly epoch: number; readonly timeMs: number };
+/** The owner of the epoch `began` had nothing but this when it became the owner. */
+export type Base = Reached & { readonly began: number };
 
 export const keys = {
   cluster: 'cluster',
@@ -133,7 +135,7 @@ const volumeSchema: z.ZodType<VolumeDoc> = z.object({
   revision: count,
   trashed: z.object({ removedAtMs: count, expiresAtMs: count }).nullable(),
   failedOverAtMs: z.int().optional(),
-  reached: z.array(z.object({ epoch: count, timeMs: z.int() })).optional(),
+  bases: z.array(z.object({ began: count, epoch: count, timeMs: z.int() })).optional(),
 });
 
 const decoder =

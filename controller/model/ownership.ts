@@ -19,18 +19,14 @@ export function createdDoc(record: VolumeRecord, owner: NodeName): VolumeDoc {
  */
 export function ownedBy(doc: VolumeDoc, owner: NodeName, reached: Reached | null): VolumeDoc {
   const replicas = [...doc.replicas.filter((node) => node !== owner && node !== doc.owner), doc.owner];
-  return {
-    ...doc,
-    owner,
-    epoch: doc.epoch + 1,
-    replicas,
-    revision: doc.revision + 1,
-    ...(reached === null ? {} : { reached: [...(doc.reached ?? []), reached].slice(-reachedMax) }),
-  };
+  const epoch = doc.epoch + 1;
+  const base = reached === null ? [] : [{ ...reached, began: epoch }];
+  const bases = [...(doc.bases ?? []), ...base].slice(-basesMax);
+  return { ...doc, owner, epoch, replicas, revision: doc.revision + 1, bases };
 }
 
 /** A copy that was away for more changes of owner than that, and has no snapshot in common with the volume, is kept as a stash. */
-const reachedMax = 32;
+const basesMax = 32;
 
 /** What a document says of the trash, by the record. */
 export function trashedOf({ phase }: VolumeRecord): VolumeDoc['trashed'] {

@@ -1,4 +1,4 @@
-import type { Reached } from './cluster.ts';
+import type { Base, Reached } from './cluster.ts';
 import { isInternalSnapshot, parseSnapshotName, type SnapshotName } from './names.ts';
 
 /** What tells a snapshot everywhere: the identity is the same on every node that holds it, and no other snapshot has it. */
@@ -12,8 +12,8 @@ export type TransferInput = {
   readonly ownerEpoch: number;
   /** The newest epoch that the replica has seen for the volume. */
   readonly replicaEpoch: number;
-  /** As the volume's document has it. */
-  readonly reached?: readonly Reached[] | undefined;
+  /** As the volume's document has them. */
+  readonly bases?: readonly Base[] | undefined;
 };
 
 export type Transfer =
@@ -41,7 +41,7 @@ export type Transfer =
  *
  * A dataset without any snapshot holds data that nobody can identify, so it counts as diverged, not as empty.
  */
-export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch, reached = [] }: TransferInput): Transfer {
+export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch, bases = [] }: TransferInput): Transfer {
   if (replicaEpoch > ownerEpoch)
     return {
       kind: 'refused',
@@ -60,7 +60,7 @@ export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch, reached
       kind: 'diverged',
       common: common?.name ?? null,
       replicaOnly,
-      isCovered: isCovered(replicaOnly, owner, reached),
+      isCovered: isCovered(replicaOnly, owner, historyFrom(ownerEpoch, bases)),
     };
   if (from.identity === to.identity) return { kind: 'in-sync' };
   return { kind: 'incremental', from, to };
@@ -69,13 +69,13 @@ export function planTransfer({ owner, replica, ownerEpoch, replicaEpoch, reached
 /**
  * Whether all that these snapshots hold is in snapshots of the owner: in one that was made later with the same epoch, for an epoch has one
  * writer, whose names grow with time. So it is with a third copy after a handover: the new owner may have got a later snapshot instead of
- * the one that was sent there. An owner that was made by a complete stream has none of the epochs before; what those `reached` counts
+ * the one that was sent there. An owner that was made by a complete stream has none of the epochs before; its `history` (historyFrom) counts
  * as well. Snapshots that people made are never covered, and neither is a dataset without snapshots.
  */
 export function isCovered(
   names: readonly SnapshotName[],
   owner: readonly Pick<Identified, 'name'>[],
-  reached: readonly Reached[],
+  history: readonly Reached[],
 ): boolean {
   /** By epoch; what is older is covered. */
   const coveredMs = new Map<number, number>();
@@ -87,7 +87,7 @@ export function isCovered(
   }
   // With the one that it is called by, unless the owner has another one of that name.
   const present = new Set(owner.map(({ name }) => name));
-  for (const { epoch, timeMs } of reached) cover(epoch, present.has(snapshotName(epoch, timeMs)) ? timeMs : timeMs + 1);
+  for (const { epoch, timeMs } of history) cover(epoch, present.has(snapshotName(epoch, timeMs)) ? timeMs : timeMs + 1);
   return (
     names.length > 0 &&
     names.every((name) => {
@@ -169,4 +169,19 @@ export function lastReached(snapshots: readonly Pick<Identified, 'name'>[]): Rea
     if (found !== null) return found;
   }
   return null;
+}
+
+/**
+ * What the history of an epoch has of those before it: what it began with, what that one's epoch began with, and so on, as far as that is
+ * known. An epoch that was passed over (its owner died with all that it wrote, and somebody took an older copy) is not in it.
+ */
+export function historyFrom(epoch: number, bases: readonly Base[]): readonly Reached[] {
+  const byEpoch = new Map(bases.map((base) => [base.began, base]));
+  const history: Reached[] = [];
+  let base = byEpoch.get(epoch);
+  while (base !== undefined && base.epoch < base.began) {
+    history.push({ epoch: base.epoch, timeMs: base.timeMs });
+    base = byEpoch.get(base.epoch);
+  }
+  return history;
 }

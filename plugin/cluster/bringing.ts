@@ -28,7 +28,9 @@ export type BringParts = {
 
 const callMs = 10_000;
 const rewindMs = 60_000;
-const stepsMax = 64;
+/** Of a regular round, after which others have their turn; who waits for a certain snapshot goes on, within its own time. */
+const roundStepsMax = 64;
+const stepsMax = 10_000;
 
 export function createBring({ storage, clock, peers, log }: BringParts): Bring {
   /** Steps through the snapshots that people made, so that a copy has them too, up to the newest. */
@@ -39,7 +41,8 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
     // Of this time, not of one before: perhaps there is nothing to send.
     target.sentBytes = 0;
     target.totalBytes = null;
-    for (let step = 0; step < stepsMax && !signal.aborted; step += 1) {
+    for (let step = 0; step < (until === null ? roundStepsMax : stepsMax); step += 1) {
+      signal.throwIfAborted();
       const startedMs = clock.bootMs();
       target.copy ??= await peers.call(target.node, 'copy-state', ask, call);
       if (step > 0 && until !== null && has(target, until)) return arrived(doc, target);
@@ -49,7 +52,7 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
         replica: target.copy.snapshots,
         ownerEpoch: doc.epoch,
         replicaEpoch: target.copy.epoch,
-        reached: doc.reached,
+        bases: doc.bases,
       });
       switch (plan.kind) {
         case 'in-sync': {
@@ -84,6 +87,11 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
         }
       }
     }
+    if (until !== null)
+      throw new FlockError(
+        'volume-busy',
+        `the copy on ${target.node} is not complete after ${stepsMax} steps; try again`,
+      );
   };
 
   function arrived(doc: VolumeDoc, target: Target): void {

@@ -69,7 +69,7 @@ export type Copies = {
   /** Gives up a copy that is not wanted any more; what the owner's history (null: there is no owner) does not have is stashed first. */
   discard(
     record: VolumeRecord,
-    owner: { readonly snapshots: readonly Identified[]; readonly reached: readonly Reached[] } | null,
+    owner: { readonly snapshots: readonly Identified[]; readonly history: readonly Reached[] } | null,
     signal: AbortSignal,
   ): Promise<void>;
 };
@@ -263,7 +263,7 @@ export function createCopies(parts: CopiesParts): Copies {
           const identities = new Set(owner.snapshots.map(({ identity }) => identity));
           const index = snapshots.findLastIndex(({ identity }) => identities.has(identity));
           const own = snapshots.slice(index + 1).map(({ name }) => name);
-          if (own.length > 0 && !isCovered(own, owner.snapshots, owner.reached))
+          if (own.length > 0 && !isCovered(own, owner.snapshots, owner.history))
             current = await stashing.stash(current, snapshots[index]?.name ?? null, false);
         }
         const doomed: VolumeRecord = { ...current, phase: { kind: 'destroying' } };

@@ -2,6 +2,7 @@ import type { Logger } from 'pino';
 import { messageOf, unreachable } from '../../controller/model/errors.ts';
 import { type DatasetId, type NodeName, quote } from '../../controller/model/names.ts';
 import { type Duty, dutyOf, trashedOf } from '../../controller/model/ownership.ts';
+import { historyFrom } from '../../controller/model/replication.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
@@ -175,8 +176,11 @@ export function createDuties(parts: DutyParts): Duties {
         // The owner may have handed it to this node while it was asked.
         const latest = await directory.look(record.id);
         if (dutyNow(latest, state.byId(record.id) ?? null).kind !== 'discard') return;
-        const reached = latest?.doc.reached ?? [];
-        await copies.discard(record, known?.snapshots == null ? null : { snapshots: known.snapshots, reached }, signal);
+        if (known === null) return void (await copies.discard(record, null, signal));
+        // What it has shown and what the document says must be of the same time.
+        if (latest?.doc.owner !== duty.owner || latest.doc.epoch !== known.epoch) return;
+        const history = historyFrom(latest.doc.epoch, latest.doc.bases ?? []);
+        await copies.discard(record, { snapshots: known.snapshots ?? [], history }, signal);
         return;
       }
       case 'publish': {

@@ -111,8 +111,8 @@ export const mutations: readonly Mutation[] = [
     file: 'controller/model/ownership.ts',
     changes: [
       {
-        from: '[...(doc.reached ?? []), reached]',
-        to: '[...(doc.reached ?? []), { ...reached, timeMs: reached.timeMs + 60_000 }]',
+        from: '[{ ...reached, began: epoch }]',
+        to: '[{ ...reached, timeMs: reached.timeMs + 60_000, began: epoch }]',
       },
     ],
     rules: ['I4'],

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createSnapshot } from '../../plugin/volumes/snapshots.ts';
 import { type SmallCluster, startSmallCluster } from '../support/small-cluster.ts';
 import { until } from '../support/until.ts';
 
@@ -38,8 +39,11 @@ describe('an owner that has nothing but a complete stream of the epoch before', 
     const doc = () => cluster.node(third).agent.directory.byName('data' as never)?.doc;
     assert.deepEqual([doc()?.owner, doc()?.epoch], [third, 3]);
     assert.deepEqual(
-      doc()?.reached?.map(({ epoch }) => epoch),
-      [1, 2],
+      doc()?.bases?.map(({ began, epoch }) => [began, epoch]),
+      [
+        [2, 1],
+        [3, 2],
+      ],
     );
     const epochsOn = async (name: string) => {
       const { context, storage } = cluster.node(name);
@@ -58,5 +62,78 @@ describe('an owner that has nothing but a complete stream of the epoch before', 
     );
     const phases = [...n1.context.state.all()].map(({ phase }) => phase.kind);
     assert.ok(!phases.includes('stashed'), phases.join());
+  });
+});
+
+describe('a copy that is taken by force though it is older than others', () => {
+  let cluster: SmallCluster;
+  beforeEach(async () => {
+    cluster = await startSmallCluster(['n1', 'n2', 'n3']);
+  });
+  afterEach(async () => await cluster.dispose());
+
+  it('makes a stash of what the others have more', async function () {
+    this.timeout(4 * waitMs);
+    const n1 = cluster.node('n1');
+    await n1.create('data', { replicas: '2', failover: 'manual' });
+    const id = n1.context.state.byName('data' as never)?.id ?? '';
+    const end = await n1.use('data');
+    await n1.write('data', 'old');
+    const namesOn = async (name: string) => (await cluster.node(name).storage.snapshots(id as never)).map(String);
+    await until('both copies are there', waitMs, () => {
+      const copies = n1.agent.copies(id as never);
+      return copies.length === 2 && copies.every(({ state }) => state === 'in-sync') ? true : undefined;
+    });
+    const free = Promise.withResolvers<void>();
+    const held = new Set(['n3']);
+    cluster.onStream = (_from, to) => (held.has(to) ? free.promise : undefined);
+    await n1.write('data', 'only on n1 and n2');
+    await end();
+    await cluster.node('n2').use('data');
+    held.add('n1');
+    await cluster.node('n2').write('data', 'only on n2');
+    cluster.cutOff('n2');
+    await until('n3 takes it', 2 * waitMs, () =>
+      cluster
+        .node('n3')
+        .agent.takeOver('data' as never, { force: true }, AbortSignal.timeout(waitMs))
+        .catch(() => undefined),
+    );
+    cluster.onStream = () => undefined;
+    free.resolve();
+    assert.ok((await namesOn('n1')).length > 0);
+    const stop = await cluster.node('n3').use('data');
+    assert.equal(await cluster.node('n3').read('data'), 'old');
+    await cluster.node('n3').write('data', 'third');
+    const stashed = await until('n1 has stashed what n3 has not', waitMs, () =>
+      [...n1.context.state.all()].find(({ phase }) => phase.kind === 'stashed'),
+    );
+    assert.equal((await n1.storage.content.read(stashed.id, 'file'))?.toString(), 'only on n1 and n2');
+    await stop();
+  });
+});
+
+describe('a volume with more snapshots than one round of replication sends', () => {
+  let cluster: SmallCluster;
+  beforeEach(async () => {
+    cluster = await startSmallCluster(['n1', 'n2']);
+  });
+  afterEach(async () => await cluster.dispose());
+
+  it('is handed over with all of them, and what came after', async function () {
+    this.timeout(4 * waitMs);
+    const n1 = cluster.node('n1');
+    await n1.create('data', { replicas: '0' });
+    const id = n1.context.state.byName('data' as never)?.id ?? '';
+    const end = await n1.use('data');
+    for (let number = 0; number < 140; number += 1)
+      await createSnapshot(n1.context, 'data', `s${number}`, AbortSignal.timeout(waitMs));
+    await n1.write('data', 'last');
+    await end();
+    const n2 = cluster.node('n2');
+    const stop = await n2.use('data');
+    assert.equal(await n2.read('data'), 'last');
+    assert.ok((await n2.storage.snapshots(id as never)).length > 140);
+    await stop();
   });
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { parseSnapshotName, type SnapshotName } from '../../controller/model/names.ts';
 import {
+  historyFrom,
   type Identified,
   isCovered,
   nextInterval,
@@ -75,7 +76,7 @@ describe('snapshots of a copy that its owner has not got', () => {
       assert.equal(isCovered(names, [], []), false);
     });
 
-  describe('but the history has that far, as the document says', () => {
+  describe('but the history has that far', () => {
     const reached = [
       { epoch: 1, timeMs: 5_000 },
       { epoch: 3, timeMs: 20_000 },
@@ -91,6 +92,36 @@ describe('snapshots of a copy that its owner has not got', () => {
 
     it('are not when the owner has another one of that name', () =>
       assert.equal(isCovered([at(1, 3_000)], owner, [{ epoch: 1, timeMs: 3_000 }]), false));
+  });
+});
+
+describe('what an epoch’s history has of those before it', () => {
+  const history = (epoch: number, ...bases: readonly (readonly [began: number, epoch: number, timeMs: number])[]) =>
+    historyFrom(
+      epoch,
+      bases.map(([began, of, timeMs]) => ({ began, epoch: of, timeMs })),
+    ).map(({ epoch: of, timeMs }) => [of, timeMs]);
+
+  it('is what each one began with, back to the first', () =>
+    assert.deepEqual(history(3, [2, 1, 100], [3, 2, 200]), [
+      [2, 200],
+      [1, 100],
+    ]));
+
+  it('is nothing of an epoch that was passed over, nor what that one had', () => {
+    // Epoch 2 had 1 up to 100; epoch 3 was taken by force with 1 up to 50.
+    assert.deepEqual(history(3, [2, 1, 100], [3, 1, 50]), [[1, 50]]);
+    // Epoch 4 goes back to 2, which had 1 up to 50; 3 had more of 1.
+    assert.deepEqual(history(4, [2, 1, 50], [3, 1, 100], [4, 2, 200]), [
+      [2, 200],
+      [1, 50],
+    ]);
+  });
+
+  it('ends where it is not known, and at what can’t be', () => {
+    assert.deepEqual(history(3, [2, 1, 100]), []);
+    assert.deepEqual(history(4, [2, 1, 100], [4, 3, 300]), [[3, 300]]);
+    assert.deepEqual(history(2, [2, 2, 100]), []);
   });
 });
 
