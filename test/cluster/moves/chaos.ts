@@ -40,6 +40,8 @@ import { until } from '../../support/until.ts';
 const minutes = Number(process.env['FLOCK_CHAOS_MINUTES'] || 3);
 const chaosMs = minutes * 60_000;
 const backMsMax = 120_000;
+/** Of a round, in which everything serves at the end. */
+const answeredMin = 100;
 
 /** Wherever the owner is, the other two have a copy (data centers: east, east, west). */
 const options = ['replicas=1', 'remote-replicas=2', 'failover=auto'];
@@ -75,7 +77,8 @@ export function chaos(members: () => Members): void {
       members(),
       writers.map(({ container }) => container),
     );
-    const loads = loadCounter(cluster.hosts, web);
+    // Clients on a host would lose its network when it is killed.
+    const loads = loadCounter(cluster.hosts, web, cluster.network.outside);
     let rounds = 0;
     try {
       for (const end = performance.now() + chaosMs; performance.now() < end; rounds += 1) {
@@ -104,10 +107,11 @@ export function chaos(members: () => Members): void {
       faults.filter((fault) => fault.includes(' times') && isPost(fault)),
       [],
     );
+    assert.ok(answered > answeredMin * rounds, `${answered} requests were answered in ${rounds} rounds`);
     const moves = await movesOf(members());
     const events = await eventsOf(members());
     console.log(
-      `      ${rounds} rounds, ${answered} requests, ${failed.length} failed; of the last ${moves.length} moves ${moves.filter(({ step }) => step === 'done').length} were done; ${events.filter(({ kind }) => kind === 'failover').length} failovers`,
+      `      ${rounds} rounds, ${answered} requests answered, ${failed.length} failed; of the last ${moves.length} moves ${moves.filter(({ step }) => step === 'done').length} were done; ${events.filter(({ kind }) => kind === 'failover').length} failovers`,
     );
   });
 }

@@ -1,6 +1,7 @@
 import { until } from '../until.ts';
 import type { ClusterHost } from './cluster-host.ts';
 import { createVolume, type Members, volumeOf } from './members.ts';
+import type { Network } from './network.ts';
 import { type LoadResult, type RequestLoad, startRequestLoad } from './request-load.ts';
 import { curl, runScript } from './web.ts';
 
@@ -52,10 +53,14 @@ export async function startCounter(
   return runScript(host, counter.name, script, [...counterLabels(counter), ...mount, ...run]);
 }
 
-/** Loads the service through each of the hosts, from the next one: together 200 requests a second and more. */
-export function loadCounter(hosts: readonly ClusterHost[], { name, host }: Counter): readonly RequestLoad[] {
+/** Loads the service through each of the hosts, from the next one or from outside: together 200 requests a second and more. */
+export function loadCounter(
+  hosts: readonly ClusterHost[],
+  { name, host }: Counter,
+  outside: Network['outside'] | null = null,
+): readonly RequestLoad[] {
   return hosts.map((entry, index) => {
-    const from = hosts[(index + 1) % hosts.length] ?? entry;
+    const from = outside ?? hosts[(index + 1) % hosts.length] ?? entry;
     return startRequestLoad(from, { name: `${name}-${entry.name}`, url: `http://${entry.address}/`, host });
   });
 }

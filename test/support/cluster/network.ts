@@ -13,6 +13,8 @@ export type Undo = () => Promise<void>;
  * part in it. All of it is gone with its one process. Faults act in the switch: a host sees nothing but silence.
  */
 export type Network = {
+  /** A place on the switch that is no host, for clients that are to outlive all of them. No fault is between it and the hosts. */
+  readonly outside: { readonly host: { readonly pid: number } };
   /** Gives a host that has just started its card and address. */
   plug(number: number, host: Host): Promise<void>;
   partition(one: readonly number[], other: readonly number[]): Promise<Undo>;
@@ -31,6 +33,7 @@ export type Network = {
 };
 
 export const legAddress = '10.77.0.253';
+const outsideAddress = '10.77.0.254';
 
 export function addressOf(number: number): string {
   return `10.77.0.${number}`;
@@ -53,6 +56,7 @@ export async function startNetwork(): Promise<Network> {
     commands.run('nsenter', ['-t', pid, '-n', '--', file, ...args]);
   await inside('ip', 'link', 'add', 'br0', 'type', 'bridge');
   await inside('ip', 'link', 'set', 'br0', 'up');
+  await inside('ip', 'addr', 'add', `${outsideAddress}/24`, 'dev', 'br0');
 
   const faults = new Set<NetworkFault>();
   const down = new Set<number>();
@@ -78,6 +82,7 @@ export async function startNetwork(): Promise<Network> {
   };
 
   return {
+    outside: { host: { pid: Number(pid) } },
     async plug(number, host) {
       const port = portOf(number);
       // The kernel takes a dead host's cable away, but not at once.
