@@ -23,7 +23,7 @@ describe('the test cluster', () => {
     hosts = cluster.hosts;
     [n1, n2, n3] = [cluster.host(1), cluster.host(2), cluster.host(3)];
     await n1.consul('kv', 'put', 'test/key', 'value');
-    for (const host of hosts) await host.sh('own', 'hostname > /data/x');
+    for (const host of hosts) await host.sh('own', `echo ${host.name} > /data/x`);
   });
   after(async () => await cluster?.dispose());
   afterEach(async () => await cluster.heal());
