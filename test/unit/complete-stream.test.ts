@@ -5,135 +5,125 @@ import { until } from '../support/until.ts';
 
 const waitMs = 30_000;
 
-describe('an owner that has nothing but a complete stream of the epoch before', () => {
+describe('the history of an owner', () => {
   let cluster: SmallCluster;
   beforeEach(async () => {
     cluster = await startSmallCluster(['n1', 'n2', 'n3']);
   });
   afterEach(async () => await cluster.dispose());
 
-  it('makes no stash of an older copy, as the document says that its history has all of that', async function () {
-    this.timeout(3 * waitMs);
-    const n1 = cluster.node('n1');
-    await n1.create('data', { replicas: '1' });
-    const id = n1.context.state.byName('data' as never)?.id ?? '';
-    const second = await until('a copy is there', waitMs, () => {
-      const [copy] = n1.agent.copies(id as never);
-      return copy?.state === 'in-sync' ? copy.node : undefined;
+  describe('an owner that has nothing but a complete stream of the epoch before', () => {
+    it('makes no stash of an older copy, as the document says that its history has all of that', async function () {
+      this.timeout(3 * waitMs);
+      const n1 = cluster.node('n1');
+      await n1.create('data', { replicas: '1' });
+      const id = n1.context.state.byName('data' as never)?.id ?? '';
+      const second = await until('a copy is there', waitMs, () => {
+        const [copy] = n1.agent.copies(id as never);
+        return copy?.state === 'in-sync' ? copy.node : undefined;
+      });
+      const third = second === 'n2' ? 'n3' : 'n2';
+      const end = await n1.use('data');
+      await n1.write('data', 'first');
+      await end();
+      const stop = await cluster.node(second).use('data');
+      // From here on n1 gets nothing, and so has no snapshot of this epoch.
+      const free = Promise.withResolvers<void>();
+      cluster.onStream = (_from, to) => (to === 'n1' ? free.promise : undefined);
+      await cluster.node(second).write('data', 'second');
+      await stop();
+      const done = await cluster.node(third).use('data');
+      free.resolve();
+      await cluster.node(third).write('data', 'third');
+      await done();
+
+      const doc = () => cluster.node(third).agent.directory.byName('data' as never)?.doc;
+      assert.deepEqual([doc()?.owner, doc()?.epoch], [third, 3]);
+      assert.deepEqual(
+        doc()?.bases?.map(({ began, epoch }) => [began, epoch]),
+        [
+          [2, 1],
+          [3, 2],
+        ],
+      );
+      const epochsOn = async (name: string) => {
+        const { context, storage } = cluster.node(name);
+        const record = context.state.byId(id as never);
+        if (record === undefined || !(await storage.exists(id as never))) return null;
+        return new Set((await storage.snapshots(id as never)).map(({ name: one }) => one.split('.')[2]));
+      };
+      assert.deepEqual(await epochsOn('n1'), new Set(['1']), 'n1 has nothing in common with the owner yet');
+      await until('n1 follows, or has given up what it had', waitMs, async () => {
+        const epochs = await epochsOn('n1');
+        return epochs === null || epochs.has('3') ? true : undefined;
+      });
+      assert.deepEqual(
+        cluster.told.filter(({ kind }) => kind === 'stashed'),
+        [],
+      );
+      const phases = [...n1.context.state.all()].map(({ phase }) => phase.kind);
+      assert.ok(!phases.includes('stashed'), phases.join());
     });
-    const third = second === 'n2' ? 'n3' : 'n2';
-    const end = await n1.use('data');
-    await n1.write('data', 'first');
-    await end();
-    const stop = await cluster.node(second).use('data');
-    // From here on n1 gets nothing, and so has no snapshot of this epoch.
-    const free = Promise.withResolvers<void>();
-    cluster.onStream = (_from, to) => (to === 'n1' ? free.promise : undefined);
-    await cluster.node(second).write('data', 'second');
-    await stop();
-    const done = await cluster.node(third).use('data');
-    free.resolve();
-    await cluster.node(third).write('data', 'third');
-    await done();
+  });
 
-    const doc = () => cluster.node(third).agent.directory.byName('data' as never)?.doc;
-    assert.deepEqual([doc()?.owner, doc()?.epoch], [third, 3]);
-    assert.deepEqual(
-      doc()?.bases?.map(({ began, epoch }) => [began, epoch]),
-      [
-        [2, 1],
-        [3, 2],
-      ],
-    );
-    const epochsOn = async (name: string) => {
-      const { context, storage } = cluster.node(name);
-      const record = context.state.byId(id as never);
-      if (record === undefined || !(await storage.exists(id as never))) return null;
-      return new Set((await storage.snapshots(id as never)).map(({ name: one }) => one.split('.')[2]));
-    };
-    assert.deepEqual(await epochsOn('n1'), new Set(['1']), 'n1 has nothing in common with the owner yet');
-    await until('n1 follows, or has given up what it had', waitMs, async () => {
-      const epochs = await epochsOn('n1');
-      return epochs === null || epochs.has('3') ? true : undefined;
+  describe('a copy that is taken by force though it is older than others', () => {
+    it('makes a stash of what the others have more', async function () {
+      this.timeout(4 * waitMs);
+      const n1 = cluster.node('n1');
+      await n1.create('data', { replicas: '2', failover: 'manual' });
+      const id = n1.context.state.byName('data' as never)?.id ?? '';
+      const end = await n1.use('data');
+      await n1.write('data', 'old');
+      const namesOn = async (name: string) => (await cluster.node(name).storage.snapshots(id as never)).map(String);
+      await until('both copies are there', waitMs, () => {
+        const copies = n1.agent.copies(id as never);
+        return copies.length === 2 && copies.every(({ state }) => state === 'in-sync') ? true : undefined;
+      });
+      const free = Promise.withResolvers<void>();
+      const held = new Set(['n3']);
+      cluster.onStream = (_from, to) => (held.has(to) ? free.promise : undefined);
+      await n1.write('data', 'only on n1 and n2');
+      await end();
+      await cluster.node('n2').use('data');
+      held.add('n1');
+      await cluster.node('n2').write('data', 'only on n2');
+      cluster.cutOff('n2');
+      await until('n3 takes it', 2 * waitMs, () =>
+        cluster
+          .node('n3')
+          .agent.takeOver('data' as never, { force: true }, AbortSignal.timeout(waitMs))
+          .catch(() => undefined),
+      );
+      cluster.onStream = () => undefined;
+      free.resolve();
+      assert.ok((await namesOn('n1')).length > 0);
+      const stop = await cluster.node('n3').use('data');
+      assert.equal(await cluster.node('n3').read('data'), 'old');
+      await cluster.node('n3').write('data', 'third');
+      const stashed = await until('n1 has stashed what n3 has not', waitMs, () =>
+        [...n1.context.state.all()].find(({ phase }) => phase.kind === 'stashed'),
+      );
+      assert.equal((await n1.storage.content.read(stashed.id, 'file'))?.toString(), 'only on n1 and n2');
+      await stop();
     });
-    assert.deepEqual(
-      cluster.told.filter(({ kind }) => kind === 'stashed'),
-      [],
-    );
-    const phases = [...n1.context.state.all()].map(({ phase }) => phase.kind);
-    assert.ok(!phases.includes('stashed'), phases.join());
   });
-});
 
-describe('a copy that is taken by force though it is older than others', () => {
-  let cluster: SmallCluster;
-  beforeEach(async () => {
-    cluster = await startSmallCluster(['n1', 'n2', 'n3']);
-  });
-  afterEach(async () => await cluster.dispose());
-
-  it('makes a stash of what the others have more', async function () {
-    this.timeout(4 * waitMs);
-    const n1 = cluster.node('n1');
-    await n1.create('data', { replicas: '2', failover: 'manual' });
-    const id = n1.context.state.byName('data' as never)?.id ?? '';
-    const end = await n1.use('data');
-    await n1.write('data', 'old');
-    const namesOn = async (name: string) => (await cluster.node(name).storage.snapshots(id as never)).map(String);
-    await until('both copies are there', waitMs, () => {
-      const copies = n1.agent.copies(id as never);
-      return copies.length === 2 && copies.every(({ state }) => state === 'in-sync') ? true : undefined;
+  describe('a volume with more snapshots than one round of replication sends', () => {
+    it('is handed over with all of them, and what came after', async function () {
+      this.timeout(4 * waitMs);
+      const n1 = cluster.node('n1');
+      await n1.create('data', { replicas: '0' });
+      const id = n1.context.state.byName('data' as never)?.id ?? '';
+      const end = await n1.use('data');
+      for (let number = 0; number < 140; number += 1)
+        await createSnapshot(n1.context, 'data', `s${number}`, AbortSignal.timeout(waitMs));
+      await n1.write('data', 'last');
+      await end();
+      const n2 = cluster.node('n2');
+      const stop = await n2.use('data');
+      assert.equal(await n2.read('data'), 'last');
+      assert.ok((await n2.storage.snapshots(id as never)).length > 140);
+      await stop();
     });
-    const free = Promise.withResolvers<void>();
-    const held = new Set(['n3']);
-    cluster.onStream = (_from, to) => (held.has(to) ? free.promise : undefined);
-    await n1.write('data', 'only on n1 and n2');
-    await end();
-    await cluster.node('n2').use('data');
-    held.add('n1');
-    await cluster.node('n2').write('data', 'only on n2');
-    cluster.cutOff('n2');
-    await until('n3 takes it', 2 * waitMs, () =>
-      cluster
-        .node('n3')
-        .agent.takeOver('data' as never, { force: true }, AbortSignal.timeout(waitMs))
-        .catch(() => undefined),
-    );
-    cluster.onStream = () => undefined;
-    free.resolve();
-    assert.ok((await namesOn('n1')).length > 0);
-    const stop = await cluster.node('n3').use('data');
-    assert.equal(await cluster.node('n3').read('data'), 'old');
-    await cluster.node('n3').write('data', 'third');
-    const stashed = await until('n1 has stashed what n3 has not', waitMs, () =>
-      [...n1.context.state.all()].find(({ phase }) => phase.kind === 'stashed'),
-    );
-    assert.equal((await n1.storage.content.read(stashed.id, 'file'))?.toString(), 'only on n1 and n2');
-    await stop();
-  });
-});
-
-describe('a volume with more snapshots than one round of replication sends', () => {
-  let cluster: SmallCluster;
-  beforeEach(async () => {
-    cluster = await startSmallCluster(['n1', 'n2']);
-  });
-  afterEach(async () => await cluster.dispose());
-
-  it('is handed over with all of them, and what came after', async function () {
-    this.timeout(4 * waitMs);
-    const n1 = cluster.node('n1');
-    await n1.create('data', { replicas: '0' });
-    const id = n1.context.state.byName('data' as never)?.id ?? '';
-    const end = await n1.use('data');
-    for (let number = 0; number < 140; number += 1)
-      await createSnapshot(n1.context, 'data', `s${number}`, AbortSignal.timeout(waitMs));
-    await n1.write('data', 'last');
-    await end();
-    const n2 = cluster.node('n2');
-    const stop = await n2.use('data');
-    assert.equal(await n2.read('data'), 'last');
-    assert.ok((await n2.storage.snapshots(id as never)).length > 140);
-    await stop();
   });
 });
