@@ -144,9 +144,17 @@ export function snapshotName(epoch: number, timeMs: number): SnapshotName {
   return parseSnapshotName(name);
 }
 
-/** The time for the next name: now, but after the last one, so that no name comes twice where the wall clock steps back. */
-export function snapshotTimeMs(nowMs: number, lastMs: number | null): number {
-  return lastMs === null ? nowMs : Math.max(nowMs, lastMs + 1);
+/**
+ * The time for the next name: now, but after those of all that were ever made, which are these snapshots and what a rollback took away
+ * (`afterMs`). So no name comes twice where the wall clock steps back, and a later one always has more (isCovered).
+ */
+export function snapshotTimeMs(
+  nowMs: number,
+  snapshots: readonly Pick<Identified, 'name'>[],
+  afterMs: number | undefined,
+): number {
+  const last = lastReached(snapshots);
+  return Math.max(nowMs, ...[last?.timeMs, afterMs].flatMap((ms) => (ms === undefined ? [] : [ms + 1])));
 }
 
 /** What snapshotName wrote, or null for every other name. */

@@ -69,6 +69,8 @@ export type VolumeRecord = {
   readonly options: VolumeOptions;
   /** Of the ownership that this dataset's content belongs to (docs/design.md, "Ownership"); 0 on a host without a cluster. */
   readonly epoch: number;
+  /** Snapshots that replication makes are named by later times: of those that a rollback took away, some copies may still have all. */
+  readonly namesAfterMs?: number | undefined;
   readonly phase: Phase;
 };
 
@@ -158,6 +160,8 @@ const recordSchema = z.object({
   options: volumeOptionsSchema,
   // Records from before there were clusters have none.
   epoch: count.default(0),
+  // There is none before a rollback.
+  namesAfterMs: count.optional(),
   phase: phaseSchema,
 });
 

@@ -157,6 +157,7 @@ export function createAgent(parts: AgentParts): Agent {
     peers,
     locks,
     volumes: replicated,
+    namesAfterMs: (id) => state.byId(id)?.namesAfterMs,
     onStale: () => duties.wake(),
     log,
   });

@@ -9,13 +9,7 @@ import {
   quote,
   type SnapshotName,
 } from '../../controller/model/names.ts';
-import {
-  type Identified,
-  isCovered,
-  lastReached,
-  snapshotName,
-  snapshotTimeMs,
-} from '../../controller/model/replication.ts';
+import { type Identified, isCovered, snapshotName, snapshotTimeMs } from '../../controller/model/replication.ts';
 import { encodeStamp, type VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
@@ -234,7 +228,7 @@ export function createCopies(parts: CopiesParts): Copies {
         await storage.unmount(record.id);
         if (hasUnsent) {
           // Later than all that was sent, also where the clock went back: else it would count as covered.
-          const timeMs = snapshotTimeMs(clock.nowMs(), lastReached(await storage.snapshots(record.id))?.timeMs ?? null);
+          const timeMs = snapshotTimeMs(clock.nowMs(), await storage.snapshots(record.id), record.namesAfterMs);
           await storage.snapshot(record.id, snapshotName(Math.max(1, record.epoch), timeMs));
         }
         state.setUses(record.id, []);

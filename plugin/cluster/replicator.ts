@@ -74,6 +74,8 @@ export type ReplicatorParts = {
   readonly locks: Locks;
   /** What is to be replicated now: ready volumes of this node with their documents. */
   readonly volumes: () => readonly Replicated[];
+  /** As the volume's record has it. */
+  readonly namesAfterMs: (id: DatasetId) => number | undefined;
   /** A copy knows of a newer owner: look at the store. */
   readonly onStale: (id: DatasetId) => void;
   readonly log: Logger;
@@ -89,7 +91,7 @@ const pruneMs = 60_000;
 const firstPruneMs = 3_000;
 
 export function createReplicator(parts: ReplicatorParts): Replicator {
-  const { storage, clock, peers, locks, volumes, log } = parts;
+  const { storage, clock, peers, locks, volumes, namesAfterMs, log } = parts;
   const works = new Map<DatasetId, Work>();
   let wake: () => void = () => undefined;
   const sending = createSending({ ...parts, onEnd: () => wake() });
@@ -189,7 +191,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     const history = await historyOf(storage, work);
     const atMs = clock.bootMs();
     work.touched = false;
-    const name = snapshotName(doc.epoch, snapshotTimeMs(clock.nowMs(), lastReached(history)?.timeMs ?? null));
+    const name = snapshotName(doc.epoch, snapshotTimeMs(clock.nowMs(), history, namesAfterMs(doc.id)));
     const { mark, ...made } = await storage.snapshot(doc.id, name);
     work.newest = { identity: made.identity, name, atMs };
     work.mark = mark;

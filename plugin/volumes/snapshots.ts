@@ -7,6 +7,7 @@ import {
   parseVolumeName,
   quote,
 } from '../../controller/model/names.ts';
+import { lastReached } from '../../controller/model/replication.ts';
 import { trashMsDefault } from '../../controller/model/settings.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import { CommandError } from '../exec.ts';
@@ -71,12 +72,14 @@ export async function rollbackVolume(
   const snapshot = parseSnapshotName(rawSnapshot);
   return await context.locks.with(volume, 'rollback', signal, async () => {
     const record = readyVolume(context, volume);
-    await requireSnapshot(context, record.id, snapshot);
+    const snapshots = await requireSnapshot(context, record.id, snapshot);
     await refuseInUse(context, record, 'operator');
     await context.storage.unmount(record.id);
     context.state.setUses(record.id, []);
+    const namesAfterMs = Math.max(record.namesAfterMs ?? 0, lastReached(snapshots)?.timeMs ?? 0);
     const rolling: VolumeRecord = {
       ...record,
+      namesAfterMs,
       phase: { kind: 'rolling-back', snapshot, aside: datasetIdFor(volume, context.clock.randomHex(4)) },
     };
     context.state.commit({ put: [rolling] });
@@ -167,9 +170,10 @@ async function isUntouched(
   }
 }
 
-async function requireSnapshot(context: Context, id: VolumeRecord['id'], name: string): Promise<void> {
+/** All that the volume has. */
+async function requireSnapshot(context: Context, id: VolumeRecord['id'], name: string): Promise<readonly Snapshot[]> {
   const snapshots = await context.storage.snapshots(id);
-  if (snapshots.some((snapshot) => snapshot.name === name)) return;
+  if (snapshots.some((snapshot) => snapshot.name === name)) return snapshots;
   throw new FlockError(
     'snapshot-not-found',
     `there is no snapshot ${quote(name)} of this volume: "flockctl snapshot ls" lists them`,

@@ -186,9 +186,17 @@ describe('names of replication snapshots', () => {
   });
 
   it('never come twice where the clock steps back', () => {
-    assert.equal(snapshotTimeMs(1000, null), 1000);
-    assert.equal(snapshotTimeMs(1000, 900), 1000);
-    assert.equal(snapshotTimeMs(1000, 1000), 1001);
-    assert.equal(snapshotTimeMs(1000, 5000), 5001);
+    const made = (timeMs: number) => [{ name: snapshotName(2, timeMs) }];
+    assert.equal(snapshotTimeMs(1000, [], undefined), 1000);
+    assert.equal(snapshotTimeMs(1000, made(900), undefined), 1000);
+    assert.equal(snapshotTimeMs(1000, made(1000), undefined), 1001);
+    assert.equal(snapshotTimeMs(1000, made(5000), undefined), 5001);
+  });
+
+  it('are later than those that a rollback took away', () => {
+    assert.equal(snapshotTimeMs(1000, [], 5000), 5001);
+    assert.equal(snapshotTimeMs(1000, [{ name: snapshotName(2, 900) }], 5000), 5001);
+    assert.equal(snapshotTimeMs(1000, [{ name: snapshotName(2, 6000) }], 5000), 6001);
+    assert.equal(snapshotTimeMs(1000, [{ name: snapshotName(2, 900) }], 999), 1000);
   });
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { parseVolumeName } from '../../controller/model/names.ts';
+import { snapshotName } from '../../controller/model/replication.ts';
 import type { createMemory } from '../../plugin/storage/memory.ts';
 import { useGraceMs } from '../../plugin/uses.ts';
 import { protectVolume, resizeVolume } from '../../plugin/volumes/change.ts';
@@ -275,6 +276,16 @@ describe('volumes', () => {
         (await listSnapshots(host.context, 'after')).map((snapshot) => snapshot.name),
         ['s2'],
       );
+    });
+
+    it('remember up to when a rollback took away what replication had made', async () => {
+      await create('db');
+      await createSnapshot(host.context, 'db', 's1', never);
+      await host.context.storage.snapshot(dataset('db'), snapshotName(3, 9_000));
+      await rollbackVolume(host.context, 'db', 's1', never);
+      assert.equal(host.context.state.byId(dataset('db'))?.namesAfterMs, 9_000);
+      await rollbackVolume(host.context, 'db', 's1', never);
+      assert.equal(host.context.state.byId(dataset('db'))?.namesAfterMs, 9_000);
     });
 
     it('keep what a rollback replaced for a day even where there is no trash', async () => {
