@@ -59,7 +59,7 @@ export type Copies = {
   /** What is here of a volume, as a copy or as its owner's. */
   list(id: DatasetId): Promise<CopyState>;
   /** Stops what is being received, so that nothing moves the content any more, then does the work before anything else can come. */
-  settle(id: DatasetId, work: () => void): Promise<void>;
+  settle<T>(id: DatasetId, work: () => Promise<T> | T): Promise<T>;
   /** Gives up a copy that is not wanted any more; what the owner's history (null: there is no owner) does not have is stashed first. */
   discard(
     record: VolumeRecord,
@@ -240,7 +240,7 @@ export function createCopies(parts: CopiesParts): Copies {
     async settle(id, work) {
       const limit = new AbortController();
       receiving.get(id)?.abort(new FlockError('epoch-stale', 'the copy has become the volume'));
-      await alone(id, 'becoming the volume', limit.signal, async () => work());
+      return await alone(id, 'becoming the volume', limit.signal, async () => work());
     },
 
     discard: (record, owner, signal) =>

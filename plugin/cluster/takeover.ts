@@ -9,6 +9,7 @@ import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Answered, Candidates } from './candidates.ts';
+import type { Copies } from './copies.ts';
 import type { Directory, SeenVolume } from './directory.ts';
 import type { Duties } from './duties.ts';
 import type { Clock, Tell } from './ports.ts';
@@ -28,6 +29,7 @@ export type TakeoverParts = {
   readonly storage: Storage;
   readonly state: State;
   readonly locks: Locks;
+  readonly copies: Pick<Copies, 'settle'>;
   readonly clock: Clock;
   readonly directory: Directory;
   readonly transitions: Transitions;
@@ -44,7 +46,21 @@ type Attempt =
   | { readonly kind: 'not'; readonly doc: SeenVolume['doc']; readonly decision: FailoverDecision };
 
 export function createTakeover(parts: TakeoverParts): Takeover {
-  const { node, storage, state, locks, clock, directory, transitions, candidates, promises, duties, tell, log } = parts;
+  const {
+    node,
+    storage,
+    state,
+    locks,
+    copies,
+    clock,
+    directory,
+    transitions,
+    candidates,
+    promises,
+    duties,
+    tell,
+    log,
+  } = parts;
 
   /** Under the lock of the name, with a fresh look. */
   async function attempt(seen: SeenVolume, why: Why, signal: AbortSignal): Promise<Attempt> {
@@ -57,8 +73,10 @@ export function createTakeover(parts: TakeoverParts): Takeover {
       // Some time has passed, and a promise may have been given before it was withheld.
       const decision = candidates.decide(seen, why, known);
       if (decision.kind !== 'take') return { kind: 'not', doc, decision };
-      const reached = lastReached(known.get(node)?.state.snapshots ?? []);
-      const taken = await transitions.take(seen, reached, why.cause);
+      const taken = await copies.settle(doc.id, async () =>
+        // Not what was known before: its old owner may just have made it older, and what it began with must be there.
+        transitions.take(seen, lastReached(await storage.snapshots(doc.id)), why.cause),
+      );
       report(seen, why, known, decision.lossMs, taken.epoch);
       return { kind: 'done', decision, record: await duties.promote(record, { ...seen, doc: taken }) };
     });
