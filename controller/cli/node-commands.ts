@@ -21,6 +21,8 @@ const columns: readonly Column<NodeView>[] = [
   { title: 'LABELS', value: (node) => labels(node) },
 ];
 
+type RemoveFlags = { readonly force?: true; readonly lost?: true; readonly giveUp?: string[] };
+
 export function addNodeCommands(program: Command, session: () => Session): void {
   const node = program.command('node').description('the nodes of the cluster');
 
@@ -59,10 +61,14 @@ export function addNodeCommands(program: Command, session: () => Session): void 
     .description('take a node that is down and owns no volumes out of the cluster')
     .argument('<name>')
     .option('--force', 'also if it is to hold copies: they are made elsewhere then')
-    .action(async (name: string, { force }: { readonly force?: true }) => {
+    .option('--lost', 'it will never come back: give up its trash and the volumes that no other node has')
+    .option('--give-up <volume...>', 'also this volume of it, whose copies can not be brought up: they are destroyed')
+    .action(async (name: string, { force, lost, giveUp = [] }: RemoveFlags) => {
       const { client, print } = session();
-      const query = force === true ? '?force=true' : '';
-      await client.send('DELETE', `${path`/v1/nodes/${name}`}${query}`, undefined, anything);
+      const query = new URLSearchParams(giveUp.map((volume): [string, string] => ['give-up', volume]));
+      if (force === true) query.set('force', 'true');
+      if (lost === true) query.set('lost', 'true');
+      await client.send('DELETE', `${path`/v1/nodes/${name}`}?${query}`, undefined, anything);
       print({ removed: name }, () => `${name}\n`);
     });
 }

@@ -1,23 +1,13 @@
 import type { NodeView } from '../model/api.ts';
-import {
-  decodeAlive,
-  decodeNode,
-  decodeSpace,
-  decodeVolume,
-  keys,
-  type NodeDoc,
-  type VolumeDoc,
-} from '../model/cluster.ts';
+import { decodeAlive, decodeNode, decodeSpace, decodeVolume, keys, type NodeDoc } from '../model/cluster.ts';
 import { FlockError } from '../model/errors.ts';
 import { applyLabels, type LabelChanges } from '../model/identity.ts';
 import { type NodeName, parseNodeName, quote } from '../model/names.ts';
-import type { Entry, Operation, Store } from '../store/store.ts';
+import type { Entry, Store } from '../store/store.ts';
 import { byName, isLocked, listBelow } from './entries.ts';
 
 /** Each repetition means that somebody else has changed the same node meanwhile. */
-const attemptsMax = 10;
-/** How many names an error text shows. */
-const namesMax = 5;
+export const attemptsMax = 10;
 
 export async function listNodes(store: Store): Promise<readonly NodeView[]> {
   const [nodes = [], alives = [], spaces = [], volumes = []] = await Promise.all(
@@ -64,75 +54,6 @@ export function drainNode(store: Store, name: string, draining: boolean): Promis
   return changeNode(store, name, (doc) => ({ ...doc, draining, cordoned: draining }));
 }
 
-/**
- * Takes a dead node that owns nothing out of the cluster; with `force` also one that is to hold copies, which their owners then make
- * elsewhere. Never one that may be the last to have a volume.
- */
-export async function removeNode(store: Store, rawName: string, force: boolean): Promise<void> {
-  const name = parseNodeName(rawName);
-  for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
-    const entry = await existing(store, name);
-    const alives = byName(await listBelow(store, keys.alives));
-    const volumes = (await listBelow(store, keys.volumes)).map((volume) => decodeVolume(volume.value));
-    const alive = alives.get(name);
-    const refusal = whyNotRemove(name, volumes, (node) => isLocked(alives.get(node)), force);
-    if (refusal !== null) throw refusal;
-    const operations: readonly Operation[] = [
-      { kind: 'compare-and-delete', key: keys.node(name), index: entry.index },
-      // Its plugin writes this key with each start, so a node that comes back just now makes this a conflict.
-      ...(alive === undefined
-        ? []
-        : [{ kind: 'compare-and-delete', key: keys.alive(name), index: alive.index } as const]),
-      { kind: 'delete', key: keys.space(name) },
-    ];
-    if ((await store.transact(operations)).kind === 'done') return;
-  }
-  throw busy(name);
-}
-
-/** Pure. */
-export function whyNotRemove(
-  name: NodeName,
-  volumes: readonly VolumeDoc[],
-  isAlive: (node: NodeName) => boolean,
-  force: boolean,
-): FlockError | null {
-  if (isAlive(name))
-    return new FlockError(
-      'node-exists',
-      `node ${name} is alive: only a node that is down can be removed. Stop it first ("docker plugin disable -f flock" there)`,
-      { name },
-    );
-  const owned = volumes.filter(({ owner }) => owner === name);
-  if (owned.length > 0)
-    return new FlockError(
-      'volume-in-use',
-      `node ${name} owns ${describe(owned)}: start it again and hand them over, or bring them up elsewhere ("flockctl failover VOLUME"); what is in its trash counts too`,
-      { name, volumes: owned.map(({ id }) => id) },
-    );
-  const copies = volumes.filter(({ replicas }) => replicas.includes(name));
-  const last = copies.filter(({ owner, replicas }) => ![owner, ...replicas].some((n) => n !== name && isAlive(n)));
-  if (last.length > 0)
-    return new FlockError(
-      'volume-in-use',
-      `node ${name} may have the last copy of ${describe(last)}: no other node that has one is alive. Bring one of them back first`,
-      { name, volumes: last.map(({ id }) => id) },
-    );
-  if (copies.length > 0 && !force)
-    return new FlockError(
-      'volume-in-use',
-      `node ${name} is to hold copies of ${describe(copies)}: "flockctl node rm --force ${name}" removes it all the same; the owners then make the copies elsewhere`,
-      { name, volumes: copies.map(({ id }) => id) },
-    );
-  return null;
-}
-
-function describe(volumes: readonly VolumeDoc[]): string {
-  const names = volumes.slice(0, namesMax).map((volume) => (volume.trashed === null ? volume.name : volume.id));
-  const rest = volumes.length - names.length;
-  return `${volumes.length === 1 ? 'the volume' : `${volumes.length} volumes:`} ${names.join(', ')}${rest > 0 ? ` and ${rest} more` : ''}`;
-}
-
 async function changeNode(store: Store, rawName: string, change: (doc: NodeDoc) => NodeDoc): Promise<void> {
   const name = parseNodeName(rawName);
   for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
@@ -145,16 +66,16 @@ async function changeNode(store: Store, rawName: string, change: (doc: NodeDoc) 
   throw busy(name);
 }
 
-async function existing(store: Store, name: NodeName): Promise<Entry> {
+export async function existing(store: Store, name: NodeName): Promise<Entry> {
   const entry = await store.get(keys.node(name), { fresh: true });
   if (entry === null) throw notFound(name);
   return entry;
 }
 
-function notFound(name: string): FlockError {
+export function notFound(name: string): FlockError {
   return new FlockError('node-not-found', `the cluster has no node ${quote(name)}: "flockctl node ls" shows them`);
 }
 
-function busy(name: NodeName): FlockError {
+export function busy(name: NodeName): FlockError {
   return new FlockError('store-unavailable', `node ${name} is changed by others all the time: try again`);
 }

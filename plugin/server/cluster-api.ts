@@ -7,14 +7,8 @@ import {
   readHostFacts,
 } from '../../controller/cluster/host-defaults.ts';
 import { joinCluster } from '../../controller/cluster/joining.ts';
-import {
-  cordonNode,
-  drainNode,
-  labelNode,
-  listNodes,
-  removeNode,
-  viewNode,
-} from '../../controller/cluster/membership.ts';
+import { cordonNode, drainNode, labelNode, listNodes, viewNode } from '../../controller/cluster/membership.ts';
+import { removeNode } from '../../controller/cluster/removal.ts';
 import { viewStatus } from '../../controller/cluster/status.ts';
 import { createToken, tokenTtlMsDefault } from '../../controller/cluster/tokens.ts';
 import {
@@ -171,7 +165,10 @@ export function clusterRoutes(deps: ClusterDeps): Router {
   router.delete(
     '/v1/nodes/:name',
     answering(async (request) => {
-      await removeNode(member().store, param(request, 'name'), request.query['force'] === 'true');
+      const { force, lost, 'give-up': named = [] } = request.query;
+      const giveUp = [named].flat().map(String);
+      const options = { force: force === 'true', lost: lost === 'true', giveUp };
+      await removeNode(member().store, param(request, 'name'), options);
       return {};
     }),
   );

@@ -5,10 +5,11 @@ import { createServer } from 'node:net';
 import { fingerprintOf, keyFingerprintOf, makeAuthority, makeKey } from '../../controller/cluster/ca.ts';
 import { initCluster, type MemberRequest } from '../../controller/cluster/founding.ts';
 import { type AskBody, admit, joinCluster } from '../../controller/cluster/joining.ts';
-import { cordonNode, drainNode, labelNode, listNodes, removeNode } from '../../controller/cluster/membership.ts';
+import { cordonNode, drainNode, labelNode, listNodes } from '../../controller/cluster/membership.ts';
+import { type RemovalOptions, removeNode } from '../../controller/cluster/removal.ts';
 import { viewStatus } from '../../controller/cluster/status.ts';
 import { createToken, formatToken, parseToken, tokenTtlMsDefault } from '../../controller/cluster/tokens.ts';
-import { decodeNode, keys, type VolumeDoc } from '../../controller/model/cluster.ts';
+import { decodeNode, decodeVolume, keys, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { parseDatasetId, parseNodeName, parseVolumeName } from '../../controller/model/names.ts';
 import { noOptions } from '../../controller/model/options.ts';
 import { askMember } from '../../plugin/peer/client.ts';
@@ -26,6 +27,9 @@ beforeEach(() => {
   hosts = createClusterHosts();
 });
 afterEach(() => hosts.dispose());
+
+const remove = (name: string, options: Partial<RemovalOptions> = {}) =>
+  removeNode(hosts.store, name, { force: false, lost: false, giveUp: [], ...options });
 
 let port = 5000;
 function wanted(name: string): MemberRequest {
@@ -201,7 +205,7 @@ describe('joining a cluster', () => {
     const node = { name: 'node-2', address: '10.0.0.7', port: 4270, labels: {}, format: 'zfs' } as const;
     const body: AskBody = { secret, keyFingerprint: keyFingerprintOf(makeKey()), node };
     await admit(hosts.store, first.identity(), body, hosts.nowMs);
-    await removeNode(hosts.store, 'node-2', false);
+    await remove('node-2');
     await rejects(admit(hosts.store, first.identity(), body, hosts.nowMs), 'token-invalid');
   });
 
@@ -314,29 +318,60 @@ describe('nodes', () => {
   it('are removed only when they are down and nothing needs them', async () => {
     await clusterOfTwo();
     const session = await makeAlive(hosts.store, 'node-2');
-    await rejects(removeNode(hosts.store, 'node-9', true), 'node-not-found');
-    assert.match((await rejects(removeNode(hosts.store, 'node-2', true), 'node-exists')).message, /is alive/);
+    await rejects(remove('node-9', { force: true }), 'node-not-found');
+    assert.match((await rejects(remove('node-2', { force: true }), 'node-exists')).message, /is alive/);
     await hosts.store.destroySession(session);
 
     await put(volume('db', 'node-2', ['node-1']));
-    assert.match(
-      (await rejects(removeNode(hosts.store, 'node-2', true), 'volume-in-use')).message,
-      /owns the volume db/,
-    );
+    assert.match((await rejects(remove('node-2', { force: true }), 'volume-in-use')).message, /owns the volume db/);
     await put(volume('db', 'node-1', ['node-2']));
-    assert.match((await rejects(removeNode(hosts.store, 'node-2', true), 'volume-in-use')).message, /last copy/);
+    assert.match((await rejects(remove('node-2', { force: true }), 'volume-in-use')).message, /last copy/);
     await makeAlive(hosts.store, 'node-1');
-    assert.match((await rejects(removeNode(hosts.store, 'node-2', false), 'volume-in-use')).message, /--force/);
-    await removeNode(hosts.store, 'node-2', true);
+    assert.match((await rejects(remove('node-2'), 'volume-in-use')).message, /--force/);
+    await remove('node-2', { force: true });
     assert.deepEqual(await names(), ['node-1']);
     assert.equal(await hosts.store.get(keys.alive(parseNodeName('node-2')), { fresh: true }), null);
+  });
+
+  it('that are lost for good are removed with what only they had', async () => {
+    await clusterOfTwo();
+    await makeAlive(hosts.store, 'node-1');
+    await put(volume('scratch', 'node-2', []));
+    await put({ ...volume('old', 'node-2', ['node-1']), trashed: { removedAtMs: 1, expiresAtMs: 2 } });
+    await put(volume('db', 'node-2', ['node-1']));
+    await put(volume('other', 'node-1', ['node-2']));
+    await hosts.store.transact([
+      { kind: 'set', key: keys.name(parseVolumeName('scratch')), value: volume('scratch', 'node-2', []).id },
+    ]);
+    const left = async () => {
+      const entries = await hosts.store.list(`${keys.volumes}/`, { fresh: true });
+      return entries.map(({ value }) => decodeVolume(value).name).sort();
+    };
+    const all = ['db', 'old', 'other', 'scratch'];
+
+    const first = await rejects(remove('node-2', { force: true }), 'volume-in-use');
+    assert.match(first.message, /owns the volume db: .*flockctl failover/);
+    const second = await rejects(remove('node-2', { lost: true }), 'volume-in-use');
+    assert.match(second.message, /owns the volume db: .*--give-up/);
+    await rejects(remove('node-2', { giveUp: ['other'] }), 'volume-not-found');
+    assert.deepEqual(await left(), all);
+    await put(volume('db', 'node-1', ['node-2']));
+    const third = await rejects(remove('node-2', { force: true }), 'volume-in-use');
+    assert.match(third.message, /owns 2 volumes.*scratch.*--lost/);
+    assert.deepEqual(await left(), all);
+
+    await put(volume('db', 'node-2', ['node-1']));
+    await remove('node-2', { giveUp: ['db'] });
+    assert.deepEqual(await left(), ['other']);
+    assert.deepEqual(await names(), ['node-1']);
+    assert.equal(await hosts.store.get(keys.name(parseVolumeName('scratch')), { fresh: true }), null);
   });
 
   it('that were removed forget the cluster when they join again', async () => {
     const [first, second] = await clusterOfTwo();
     const old = second.identity();
     await rejects(join(second, first, await tokenOf(first), 'node-2'), 'in-cluster');
-    await removeNode(hosts.store, 'node-2', false);
+    await remove('node-2');
     await join(second, first, await tokenOf(first), 'node-2');
     assert.notEqual(second.identity().key, old.key);
   });
