@@ -69,16 +69,20 @@ export function createTakeover(parts: TakeoverParts): Takeover {
     let known: Answered = await candidates.ask(doc.id, [node], signal);
     const first = candidates.decide(seen, why, known);
     if (first.kind === 'ask') known = new Map([...known, ...(await candidates.ask(doc.id, first.nodes, signal))]);
+    const decide = () => candidates.decide(seen, why, known);
     return await promises.withhold(doc.id, async () => {
-      // Some time has passed, and a promise may have been given before it was withheld.
-      const decision = candidates.decide(seen, why, known);
+      // Some time has passed, and a promise may have been given before it was withheld. What is not taken goes on receiving.
+      const decision = decide();
       if (decision.kind !== 'take') return { kind: 'not', doc, decision };
-      const taken = await copies.settle(doc.id, async () =>
+      const done = await copies.settle(doc.id, async () => {
         // Not what was known before: its old owner may just have made it older, and what it began with must be there.
-        transitions.take(seen, lastReached(await storage.snapshots(doc.id)), why.cause),
-      );
-      report(seen, why, known, decision.lossMs, taken.epoch);
-      return { kind: 'done', decision, record: await duties.promote(record, { ...seen, doc: taken }) };
+        const reached = lastReached(await storage.snapshots(doc.id));
+        const last = decide();
+        return last.kind === 'take' ? { last, taken: await transitions.take(seen, reached, why.cause) } : { last };
+      });
+      if (done.taken === undefined) return { kind: 'not', doc, decision: done.last };
+      report(seen, why, known, done.last.lossMs, done.taken.epoch);
+      return { kind: 'done', decision: done.last, record: await duties.promote(record, { ...seen, doc: done.taken }) };
     });
   }
 

@@ -27,7 +27,14 @@ export type Checks = {
   locks(host: Host, session: SessionId): void;
   /** The store has just passed the volume from this node on to another, which asked for it. */
   handedOver(from: Host, id: DatasetId): void;
-  /** Nothing that was ever written is gone. Only when all hosts are there. */
+  /**
+   * A host is about to be lost for good, and with it what only that one had. What is in its trash, as people went back to an older
+   * content, may be in old copies still; they go as soon as they follow.
+   */
+  lost(host: Host): void;
+  /** People have given this volume up. */
+  givenUp(id: DatasetId): void;
+  /** Nothing else that was ever written is gone. Only when all hosts are there. */
   nothingLost(): void;
   /** Notes that a rule is broken, and throws it. */
   violate(rule: string, text: string): never;
@@ -39,6 +46,7 @@ export class Violation extends Error {}
 
 export function createChecks(world: () => World): Checks {
   const written: Record[] = [];
+  const excused = new Set<Record>();
   /** The last record that all copies of the volume had at some moment. */
   const safe = new Map<DatasetId, Record>();
   const owners = new Map<
@@ -61,7 +69,14 @@ export function createChecks(world: () => World): Checks {
   }
 
   function noteListed(id: DatasetId, replicas: readonly NodeName[], before: readonly NodeName[]): void {
-    for (const node of replicas) if (!before.includes(node)) listedAtMs.set(`${id} ${node}`, world().scheduler.nowMs());
+    for (const node of replicas) {
+      if (before.includes(node)) continue;
+      listedAtMs.set(`${id} ${node}`, world().scheduler.nowMs());
+      // From now on it is a copy, too, and may have less than the others.
+      const record = safe.get(id);
+      const live = world().host(node).disk.datasets.get(id);
+      if (record !== undefined && live !== undefined && !includes(headOf(live.tree), record)) safe.delete(id);
+    }
   }
 
   function proofAgeMs(host: Host, id: DatasetId, replicas: readonly NodeName[]): number {
@@ -94,6 +109,18 @@ export function createChecks(world: () => World): Checks {
     if (record === undefined || live === undefined) return;
     if (!includes(headOf(live.tree), record))
       violate('I4', `${id} on ${host.name} ${when} is without record ${record.number}, which all its copies had`);
+  }
+
+  function foundIn(hosts: readonly Host[], phase?: VolumeRecord['phase']['kind']): ReadonlySet<Record> {
+    const found = new Set<Record>();
+    for (const host of hosts) collect(host, phase, found);
+    return found;
+  }
+
+  /** Written, and on none of the hosts. */
+  function missing(hosts: readonly Host[]): readonly Record[] {
+    const found = foundIn(hosts);
+    return written.filter((record) => !found.has(record) && !excused.has(record));
   }
 
   return {
@@ -161,6 +188,7 @@ export function createChecks(world: () => World): Checks {
     },
     handedOver(from, id) {
       const owner = world().docs().get(id)?.doc.owner;
+      if (owner !== undefined && world().host(owner).isLost()) return;
       const before = from.disk.datasets.get(id);
       const after = owner === undefined ? undefined : world().host(owner).disk.datasets.get(id);
       const record = before === undefined ? null : headOf(before.tree);
@@ -169,10 +197,16 @@ export function createChecks(world: () => World): Checks {
     },
     violate,
     violation: () => first,
+    lost(host) {
+      for (const record of missing(world().hosts.filter((other) => other !== host))) excused.add(record);
+      const wanted = foundIn([host], 'ready');
+      for (const record of foundIn([host], 'trashed')) if (!wanted.has(record)) excused.add(record);
+    },
+    givenUp(id) {
+      for (const record of written) if (record.volume === id) excused.add(record);
+    },
     nothingLost() {
-      const found = new Set<Record>();
-      for (const host of world().hosts) collect(host, found);
-      const lost = written.filter((record) => !found.has(record));
+      const lost = missing(world().hosts);
       const [first] = lost;
       if (first !== undefined)
         violate(

@@ -1,4 +1,5 @@
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
+import type { VolumeRecord } from '../../controller/model/volume.ts';
 import { liveOf, type Tree } from '../../plugin/storage/memory-disk.ts';
 import type { Container } from './containers.ts';
 import type { Host } from './host.ts';
@@ -67,9 +68,11 @@ export function commonOf(heads: readonly (Record | null)[]): Record | null {
   return common;
 }
 
-/** Every record that is in the live content or a snapshot of any dataset of the host. */
-export function collect(host: Host, found: Set<Record>): void {
-  for (const live of host.disk.datasets.values()) {
+/** Every record that is in the live content or a snapshot of any dataset of the host in this phase (undefined: that is not about to go). */
+export function collect(host: Host, phase: VolumeRecord['phase']['kind'] | undefined, found: Set<Record>): void {
+  for (const [id, live] of host.disk.datasets) {
+    const kind = host.file.records.get(id)?.phase.kind;
+    if (phase === undefined ? kind === 'destroying' : kind !== phase) continue;
     for (const tree of [live.tree, ...live.snapshots.map((saved) => saved.tree)]) {
       for (let at = headOf(tree); at !== null && !found.has(at); at = at.before) found.add(at);
     }

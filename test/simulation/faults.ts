@@ -50,6 +50,18 @@ const kinds: Readonly<Record<string, Fault>> = {
       return () => host.powerOn();
     },
   },
+  /** Once in a run, where enough others are left. */
+  'lost for good': {
+    weight: 1,
+    begin(world, host, workload) {
+      if (world.hosts.length < 4 || world.hosts.some((one) => one.isLost())) return null;
+      failHealthCheck(world, host);
+      world.checks.lost(host);
+      host.lose();
+      if (world.random.chance(0.7)) workload.rescue(host);
+      return null;
+    },
+  },
   'store away from one': {
     weight: 3,
     begin(world, host) {

@@ -45,6 +45,9 @@ export type Host = {
   killPlugin(): void;
   powerOff(): void;
   powerOn(): void;
+  /** It burns down, with its disk. */
+  lose(): void;
+  isLost(): boolean;
 };
 
 /** What the checks know of its proofs, in virtual time. */
@@ -66,6 +69,7 @@ export function createHost(world: () => World, name: NodeName, rate: number): Ho
   const proofs: Proofs = { storeAtMs: Number.NEGATIVE_INFINITY, promises: new Map() };
   let boots = 0;
   let isUp = false;
+  let isLost = false;
   let bootedAtMs = 0;
   let bootOffsetMs = 0;
   let wallOffsetMs = 0;
@@ -144,7 +148,7 @@ export function createHost(world: () => World, name: NodeName, rate: number): Ho
       watch?.cancel();
     },
     powerOn() {
-      if (isUp) return;
+      if (isUp || isLost) return;
       world().trace(() => `${name}: power on`);
       isUp = true;
       boots += 1;
@@ -153,6 +157,13 @@ export function createHost(world: () => World, name: NodeName, rate: number): Ho
       bootOffsetMs = boots === 1 ? world().random.between(0, 1e9) : world().random.between(3_000, 30_000);
       host.startPlugin();
     },
+    lose() {
+      host.powerOff();
+      isLost = true;
+      disk.datasets.clear();
+      for (const part of [file.records, file.uses, file.docs, file.facts]) part.clear();
+    },
+    isLost: () => isLost,
   };
 
   /** The watchdog looks all the time; only the looks that find something are simulated. */

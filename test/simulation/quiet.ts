@@ -132,7 +132,7 @@ function moveIdle(world: World, untilMs: number, done: () => void): void {
   const second = idle.find(({ id, owner }) => id !== first.id && owner === first.owner);
   const group = second === undefined ? [first] : [first, second];
   const from = world.host(first.owner);
-  const to = random.pick(world.hosts.filter((host) => host !== from));
+  const to = random.pick(world.hosts.filter((host) => host !== from && !host.isLost()));
   ask(
     world,
     from,
@@ -166,7 +166,7 @@ function runEverywhere(world: World, workload: Workload, untilMs: number, done: 
     return;
   }
   const { id, name, owner } = first;
-  const host = random.pick(world.hosts);
+  const host = random.pick(world.hosts.filter((one) => !one.isLost()));
   dockerRun(world, host, name, workload.options(name), (container) => {
     if (typeof container === 'string') {
       if (scheduler.nowMs() > untilMs)

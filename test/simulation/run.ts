@@ -11,6 +11,7 @@ import { createGroups } from './moves.ts';
 import { createNetwork } from './network.ts';
 import { watchConvergence } from './quiet.ts';
 import { createRandom } from './random.ts';
+import { salvage } from './salvage.ts';
 import { createScheduler } from './scheduler.ts';
 import { startWorkload } from './workload.ts';
 import { docsOf, type World } from './world.ts';
@@ -105,10 +106,12 @@ export async function runSeed({ seed, trace, timing, withoutWatchdog = false }: 
         world.checks.nothingLost();
         isOver = true;
       };
-      watchConvergence(world, workload, () => {
-        if (!random.chance(lastLossShare)) return end();
-        loseOwner(world, () => watchConvergence(world, workload, end));
-      });
+      const converge = () =>
+        watchConvergence(world, workload, () => {
+          if (!random.chance(lastLossShare)) return end();
+          loseOwner(world, () => watchConvergence(world, workload, end));
+        });
+      salvage(world, converge);
     });
     await scheduler.run(() => isOver || world.checks.violation() !== null);
     const violation = world.checks.violation();
