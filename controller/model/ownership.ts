@@ -8,10 +8,18 @@ import type { VolumeRecord } from './volume.ts';
  * dataset when it compares its record with the document. The store decides races; these only say what is asked of it.
  */
 
+/**
+ * Of a new volume, or of one that the store knows nothing of any more: it was given up, or removed while its old owner was away. How far
+ * its epochs went is not known then, and nodes that have seen a higher one would refuse all that comes with a lower one, for ever.
+ */
 export function createdDoc(record: VolumeRecord, owner: NodeName): VolumeDoc {
   const { id, name, createdAtMs, options } = record;
-  return { id, name, createdAtMs, options, owner, epoch: 1, replicas: [], revision: 1, trashed: null };
+  const epoch = record.epoch === 0 ? 1 : record.epoch + epochsUnknown;
+  return { id, name, createdAtMs, options, owner, epoch, replicas: [], revision: 1, trashed: null };
 }
+
+/** More often than this no volume changes its owner while one of its old owners is away. */
+const epochsUnknown = 1_000_000;
 
 /**
  * The old owner has everything, so it takes the new one's place among the replicas. `reached`: the newest replication snapshot

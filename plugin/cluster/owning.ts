@@ -1,5 +1,6 @@
 import type { NodeName } from '../../controller/model/names.ts';
 import { trashedOf } from '../../controller/model/ownership.ts';
+import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { State } from '../state.ts';
 import type { Ownership } from '../volumes/ownership.ts';
 import type { Directory } from './directory.ts';
@@ -21,6 +22,18 @@ export type OwnershipParts = {
 /** What the use cases of volumes ask and tell, on a node of a cluster. */
 export function createOwnership(parts: OwnershipParts): Ownership {
   const { node, state, directory, transitions, replicator, peers, obtaining } = parts;
+
+  async function claim(record: VolumeRecord): Promise<VolumeRecord> {
+    const doc = await transitions.claim(record);
+    return { ...record, epoch: doc.epoch };
+  }
+
+  async function publish(record: VolumeRecord): Promise<void> {
+    const doc = await transitions.setTrashed(record.id, trashedOf(record), record.name);
+    if (JSON.stringify(doc.options) !== JSON.stringify(record.options))
+      await transitions.update(record.id, (current) => ({ ...current, options: record.options }));
+  }
+
   return {
     elsewhere: (name) => {
       const doc = directory.byName(name)?.doc;
@@ -38,16 +51,15 @@ export function createOwnership(parts: OwnershipParts): Ownership {
       if (doc.owner === node) return { ...record, epoch: doc.epoch };
       return { ...record, phase: { kind: 'replica', owner: doc.owner, stashing: null } };
     },
-    async claim(record) {
-      const doc = await transitions.claim(record);
-      return { ...record, epoch: doc.epoch };
-    },
+    claim,
     obtain: obtaining.obtain,
     assure: obtaining.assure,
-    async publish(record) {
-      const doc = await transitions.setTrashed(record.id, trashedOf(record), record.name);
-      if (JSON.stringify(doc.options) !== JSON.stringify(record.options))
-        await transitions.update(record.id, (current) => ({ ...current, options: record.options }));
+    publish,
+    async restore(record) {
+      // What a rollback has replaced was never published.
+      if ((await directory.look(record.id)) === null) return await claim(record);
+      await publish(record);
+      return record;
     },
     withdraw: (record) => transitions.withdraw(record),
     touched: (id) => replicator.touch(id),

@@ -22,8 +22,10 @@ export type Ownership = {
   obtain(name: VolumeName, signal: AbortSignal): Promise<void>;
   /** Throws `lease-lost` unless this node can prove that the volume is its own. */
   assure(record: VolumeRecord): void;
-  /** Told after a volume went to the trash, came back (maybe under another name) or got other options. */
+  /** Told after a volume went to the trash or got other options. */
   publish(record: VolumeRecord): Promise<void>;
+  /** Told before a volume comes back from the trash, maybe under another name. Answers the record with its epoch. Throws like `claim`. */
+  restore(record: VolumeRecord): Promise<VolumeRecord>;
   /** Told before a volume's data goes for good. */
   withdraw(record: VolumeRecord): Promise<void>;
   /** The content may be another, or the volume was just unmounted. */
@@ -44,6 +46,7 @@ export const soleOwnership: Ownership = {
   obtain: async () => undefined,
   assure: () => undefined,
   publish: async () => undefined,
+  restore: async (record) => record,
   withdraw: async () => undefined,
   touched: () => undefined,
   forward: async () => undefined,
@@ -66,6 +69,7 @@ export function absentOwnership(docs: () => readonly VolumeDoc[], isHere: (id: D
       throw notYet();
     },
     publish: refuse,
+    restore: refuse,
     withdraw: refuse,
     forward: refuse,
   };

@@ -81,14 +81,13 @@ export async function restoreVolume(
     context.locks.with(`trash:${found.id}`, 'restore', signal, async () => {
       const record = stillTrashed(context, found);
       refuseUnreadable(context, name);
-      if (context.state.byName(name) !== undefined) {
+      if (context.state.byName(name) !== undefined || context.ownership.elsewhere(name) !== null) {
         throw new FlockError(
           'volume-exists',
           `there is a volume ${quote(name)} already: restore under another name, "flockctl trash restore ${record.id} NEW_NAME"`,
         );
       }
-      const restored: VolumeRecord = { ...record, name, phase: { kind: 'ready' } };
-      await context.ownership.publish(restored);
+      const restored = await context.ownership.restore({ ...record, name, phase: { kind: 'ready' } });
       if (name !== record.name) await context.storage.stamp(record.id, encodeStamp(restored, stampBytesMax));
       context.state.commit({ put: [restored] });
       context.log.info(

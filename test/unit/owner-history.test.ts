@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
-import { createSnapshot } from '../../plugin/volumes/snapshots.ts';
+import { keys } from '../../controller/model/cluster.ts';
+import { createSnapshot, rollbackVolume } from '../../plugin/volumes/snapshots.ts';
+import { restoreVolume } from '../../plugin/volumes/trash.ts';
+import { never } from '../support/plugin-context.ts';
 import { type SmallCluster, startSmallCluster } from '../support/small-cluster.ts';
 import { until } from '../support/until.ts';
 
@@ -124,6 +127,50 @@ describe('the history of an owner', () => {
       assert.equal(await n2.read('data'), 'last');
       assert.ok((await n2.storage.snapshots(id as never)).length > 140);
       await stop();
+    });
+  });
+
+  describe('a volume that the cluster knows nothing of any more', () => {
+    it('is published with an epoch that nobody has seen', async function () {
+      this.timeout(2 * waitMs);
+      const n1 = cluster.node('n1');
+      await n1.create('data', { replicas: '0' });
+      const stop = await cluster.node('n2').use('data');
+      await cluster.node('n2').write('data', 'kept');
+      await stop();
+      const { context } = cluster.node('n2');
+      const id = context.state.byName('data' as never)?.id ?? '';
+      const epoch = () => context.state.byId(id as never)?.epoch ?? 0;
+      assert.equal(epoch(), 2);
+      await cluster.client.transact([
+        { kind: 'delete', key: keys.volume(id as never) },
+        { kind: 'delete', key: keys.name('data' as never) },
+      ]);
+      await until('it is there again', waitMs, () => (epoch() > 2 ? true : undefined));
+      assert.equal(cluster.node('n3').agent.directory.byName('data' as never)?.doc.epoch, epoch());
+      assert.equal(await cluster.node('n2').read('data'), 'kept');
+    });
+  });
+
+  describe('what a rollback has replaced', () => {
+    it('is brought back from the trash as a volume of the cluster', async function () {
+      this.timeout(2 * waitMs);
+      const n1 = cluster.node('n1');
+      await n1.create('data', { replicas: '1' });
+      await createSnapshot(n1.context, 'data', 's1', never);
+      await n1.write('data', 'later');
+      const kept = await rollbackVolume(n1.context, 'data', 's1', never);
+      await assert.rejects(restoreVolume(n1.context, kept.id, 'data', never), /already/);
+      await restoreVolume(n1.context, kept.id, 'after', never);
+      assert.equal(await n1.read('after'), 'later');
+      await until(
+        'others know it',
+        waitMs,
+        () => cluster.node('n2').agent.directory.byName('after' as never) ?? undefined,
+      );
+      await until('it has a copy', waitMs, () =>
+        n1.agent.copies(kept.id).some(({ state }) => state === 'in-sync') ? true : undefined,
+      );
     });
   });
 });
