@@ -52,18 +52,40 @@ async function follow({ controller, say, note }: Session, name: string): Promise
   });
   try {
     let told: readonly string[] = [];
+    let changedMs = performance.now();
     for (;;) {
       const seen = await insist(() => controller.get(path`/v1/nodes/${name}/drain`, drainNodeView));
       if (!seen.draining) throw new CliError(`${name} is not drained any more: somebody has ended it`, 'move-refused');
       const lines = linesOf(seen);
-      for (const line of lines) if (!told.includes(line)) say(`${line}\n`);
+      const news = lines.filter((line) => !told.includes(line));
+      for (const line of news) say(`${line}\n`);
+      if (news.length > 0 || lines.length < told.length) changedMs = performance.now();
       told = lines;
       if (seen.done) return seen;
+      if (isStuck(seen) && performance.now() - changedMs > stuckMs)
+        throw new CliError(
+          `what is left can't leave ${name}: ${seen.problems.join('; ')}. It is drained all the same; "flockctl node undrain ${name}" ends that`,
+          'move-refused',
+        );
       await sleep(lookMs);
     }
   } finally {
     stop();
   }
+}
+
+/** So long nothing has changed, and nothing is on its way. */
+const stuckMs = 30_000;
+
+/** Whether people have to do something before anything else can leave. Pure. */
+export function isStuck({ containers, volumes, copies, problems }: DrainNodeView): boolean {
+  const isLeaving = (state: string) => !/^(blocked|stopped|goes with)/.test(state);
+  return (
+    problems.length > 0 &&
+    copies.length === 0 &&
+    ![...containers, ...volumes].some(({ state }) => isLeaving(state)) &&
+    [...containers, ...volumes].some(({ state }) => state.startsWith('blocked'))
+  );
 }
 
 function linesOf({ containers, volumes, copies, problems }: DrainNodeView): readonly string[] {

@@ -103,7 +103,7 @@ export function decideRemoval(
     return inUse(
       name,
       gone,
-      `owns ${describe(gone)}, which no other node has, or what is in its trash: start it again and hand them over. If it will never come back, "flockctl node rm --lost ${name}" removes it and gives them up`,
+      `owns ${describe(gone)}, which no other node has, or which are in its trash: start it again, and hand them over, restore or purge them there. If it will never come back, "flockctl node rm --lost ${name}" removes it and gives them up`,
     );
   const copies = volumes.filter(({ replicas }) => replicas.includes(name));
   const last = copies.filter(({ owner, replicas }) => ![owner, ...replicas].some((n) => n !== name && isAlive(n)));

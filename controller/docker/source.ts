@@ -1,5 +1,6 @@
 import Docker from 'dockerode';
 import { z } from 'zod';
+import type { PublishedPort } from '../model/published-ports.ts';
 import { type ContainerEvent, eventFilters, eventOf, linesOf } from './events.ts';
 
 export type { ContainerEvent } from './events.ts';
@@ -28,6 +29,10 @@ export type Listed = {
   readonly labels: Readonly<Record<string, string>>;
   /** Of its volumes, each as often as it is used. */
   readonly volumeDrivers: readonly string[];
+  /** As `docker run --network` has it; `container:ID`: it is in that container's network. */
+  readonly networkMode: string;
+  /** Published now, so none of a container that does not run. */
+  readonly ports: readonly PublishedPort[];
 };
 
 const answerMsMax = 10_000;
@@ -38,6 +43,12 @@ const listedSchema = z.array(
     Names: z.array(z.string()).nullish(),
     Labels: z.record(z.string(), z.string()).nullish(),
     Mounts: z.array(z.object({ Driver: z.string().nullish() })).nullish(),
+    HostConfig: z.object({ NetworkMode: z.string().default('') }).nullish(),
+    Ports: z
+      .array(
+        z.object({ IP: z.string().default(''), PublicPort: z.number().nullish(), Type: z.string().default('tcp') }),
+      )
+      .nullish(),
   }),
 );
 
@@ -47,11 +58,15 @@ export function createDockerSource(socketPath: string): DockerSource {
   return {
     async list() {
       const answer = listedSchema.parse(await docker.listContainers({ all: true, ...limited() }));
-      return answer.map(({ Id: id, Names, Labels, Mounts }) => ({
+      return answer.map(({ Id: id, Names, Labels, Mounts, HostConfig, Ports }) => ({
         id,
         name: nameOf(Names ?? []),
         labels: Labels ?? {},
         volumeDrivers: (Mounts ?? []).flatMap(({ Driver }) => Driver ?? []),
+        networkMode: HostConfig?.NetworkMode ?? '',
+        ports: (Ports ?? []).flatMap(({ IP: ip, PublicPort: port, Type: protocol }) =>
+          port == null ? [] : [{ ip, port, protocol }],
+        ),
       }));
     },
     async inspect(id) {

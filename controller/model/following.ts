@@ -1,4 +1,5 @@
 import type { VolumeDoc } from './cluster.ts';
+import { isBraked } from './failover.ts';
 import { hashText } from './hash.ts';
 import type { DatasetId, NodeName } from './names.ts';
 import type { WorkloadDoc } from './workload.ts';
@@ -37,15 +38,10 @@ export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   const since = facts.deadSinceMs.get(doc.node);
   // One that was taken out of the cluster is dead for ever.
   const deadMs = since === undefined ? (facts.nodes.has(doc.node) ? 0 : facts.guardMs) : facts.nowMs - since;
-  if (isBraked(facts) || candidatesOf(doc, facts)[0] !== me) return { kind: 'none' };
+  const dead = [...facts.nodes.keys()].filter((node) => !alive.has(node)).length;
+  if (isBraked(dead, facts.nodes.size) || candidatesOf(doc, facts)[0] !== me) return { kind: 'none' };
   if (deadMs < facts.guardMs) return { kind: 'wait', ms: facts.guardMs - deadMs };
   return unlessObstacles(doc, `node ${doc.node} is dead`);
-}
-
-/** With more than a third of the nodes dead it is the network, or worse: people decide. */
-function isBraked({ nodes, alive }: FollowFacts): boolean {
-  const dead = [...nodes.keys()].filter((node) => !alive.has(node)).length;
-  return dead * 3 > nodes.size;
 }
 
 /** Living nodes that may be given something, best first: for each workload in another order, and in the same one everywhere. */

@@ -7,6 +7,7 @@ import { findAsked, groupOf } from './move-group.ts';
 import { type NodeName, quote } from './names.ts';
 import { nearNames } from './near-names.ts';
 import { meetsConditions, type PlacementNode } from './node-index.ts';
+import { conflictOf, type PublishedPort, publishedBy } from './published-ports.ts';
 import { formatDuration } from './quantity.ts';
 import type { WorkloadDoc, WorkloadVolume } from './workload.ts';
 
@@ -175,7 +176,25 @@ function workloadObstacles(
   const other = facts.workloads.find((one) => one.node === target.name && one.name === name && !group.includes(one));
   if (other !== undefined)
     obstacles.push(`there is another container ${name} on ${target.name}: rename or remove one of them`);
-  return obstacles;
+  return [...obstacles, ...portObstacles(workload, group, facts, target)];
+}
+
+/** As far as flock looks after those that have them; what else runs on the target is seen there. */
+function portObstacles(
+  { name, spec, wanted }: WorkloadDoc,
+  group: readonly WorkloadDoc[],
+  { workloads }: PlanFacts,
+  target: PlanNode,
+): readonly string[] {
+  const there = workloads.filter((one) => one.node === target.name && one.wanted === 'running' && !group.includes(one));
+  return there.flatMap((other) => {
+    const taken = wanted === 'running' ? conflictOf(publishedBy(spec), publishedBy(other.spec)) : null;
+    return taken === null ? [] : [portTaken(name, taken, other.name, target.name)];
+  });
+}
+
+export function portTaken(name: string, { port, protocol }: PublishedPort, other: string, node: NodeName): string {
+  return `container ${name} publishes port ${port}/${protocol}, which container ${other} has on ${node}: stop that one, or publish another port`;
 }
 
 function volumeObstacles(

@@ -1,5 +1,7 @@
 import { FlockError, messageOf } from '../model/errors.ts';
 import type { MoveDoc } from '../model/move.ts';
+import { portTaken } from '../model/move-plan.ts';
+import { conflictOf, publishedBy } from '../model/published-ports.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import type { MoveTools } from './ports.ts';
 import { type Inspected, lacks, look } from './readiness.ts';
@@ -39,6 +41,35 @@ export async function containersOn(
       throw new FlockError('move-refused', `container ${workload.name} was not made on ${doc[side]}`);
     return { id, workload };
   });
+}
+
+/** On the target. A container that can't have its ports would be found out only when everything stands still. */
+export async function refuseTakenPorts(
+  { docker }: MoveTools,
+  { to }: MoveDoc,
+  workloads: readonly WorkloadDoc[],
+): Promise<void> {
+  const listed = await docker.list();
+  for (const { name, spec, wanted } of workloads) {
+    if (wanted !== 'running') continue;
+    for (const other of listed) {
+      const taken = conflictOf(publishedBy(spec), other.ports);
+      if (taken !== null) throw new FlockError('move-refused', portTaken(name, taken, other.name, to));
+    }
+  }
+}
+
+/** On the source. A container in the network of one that leaves would be left without any. */
+export async function refuseSidecars({ docker }: MoveTools, { members }: MoveDoc): Promise<void> {
+  const listed = await docker.list();
+  for (const { name, sourceId } of members) {
+    const sidecar = listed.find(({ networkMode }) => networkMode === `container:${sourceId}`);
+    if (sidecar !== undefined)
+      throw new FlockError(
+        'move-refused',
+        `container ${sidecar.name} is in the network of ${name} (--network container:${name}) and can't go with it: remove that one first`,
+      );
+  }
 }
 
 export type Starting = {

@@ -6,7 +6,7 @@ import type { MoveTools } from './ports.ts';
 /** Whether a container that was started is ready: its ports take connections, and its health check has nothing against it. */
 
 /** Of a container that has neither ports nor a health check: that it has not ended by then is all that can be told. */
-const settledMs = 300;
+const settledMs = 2_000;
 /** Docker's own default of a check's time. */
 const checkMsDefault = 30_000;
 const nanosecondsOfMs = 1_000_000;

@@ -2,7 +2,16 @@ import { workloadLabel } from '../model/container-spec.ts';
 import { FlockError, hasCode, messageOf } from '../model/errors.ts';
 import type { MoveDoc, MoveMember, MoveProgress, MoveStep, StepOutcome } from '../model/move.ts';
 import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
-import { containersOn, type MovedContainer, membersOf, orAborted, type PortsMade, startAll } from './containers.ts';
+import {
+  containersOn,
+  type MovedContainer,
+  membersOf,
+  orAborted,
+  type PortsMade,
+  refuseSidecars,
+  refuseTakenPorts,
+  startAll,
+} from './containers.ts';
 import { copyAll } from './copying.ts';
 import { handOver } from './handover.ts';
 import { drain, hold, type Place, pause, releaseAll, untilPublished } from './pausing.ts';
@@ -44,7 +53,9 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   async preparing(tools, doc, signal) {
     const { images, maker } = tools;
     const members: MoveMember[] = [];
-    for (const [index, workload] of (await membersOf(tools, doc)).entries()) {
+    const workloads = await membersOf(tools, doc);
+    await refuseTakenPorts(tools, doc, workloads);
+    for (const [index, workload] of workloads.entries()) {
       const member = doc.members[index];
       if (member === undefined) continue;
       await images.ensure(workload, [doc.from], signal);
@@ -53,7 +64,10 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
     return { kind: 'done', note: counted(members.length, 'container'), members };
   },
 
-  copying: (tools, doc, signal, { tell }) => copyAll(tools, doc, tell, signal),
+  async copying(tools, doc, signal, { tell }) {
+    await refuseSidecars(tools, doc);
+    return await copyAll(tools, doc, tell, signal);
+  },
   async pausing(tools, doc, signal) {
     // Whether they are still there is asked before anybody has to wait.
     await membersOf(tools, doc);

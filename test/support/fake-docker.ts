@@ -3,6 +3,7 @@ import { addAbortSignal, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import type { DockerEvent, Listed } from '../../controller/docker/source.ts';
 import { FlockError } from '../../controller/model/errors.ts';
+import { publishedBy } from '../../controller/model/published-ports.ts';
 import type { Docker } from '../../controller/program/docker.ts';
 import { type Changes, inspectAnswer } from './inspected.ts';
 
@@ -121,15 +122,20 @@ export function createFakeEngine(): FakeEngine {
     async list(): Promise<readonly Listed[]> {
       assertThere();
       return [...containers.values()].map((fake) => {
-        const { Config, Mounts } = answerOf(fake) as {
+        const { Config, Mounts, HostConfig, State } = answerOf(fake) as {
           Config: { Labels: Record<string, string> };
           Mounts: { Driver: string }[];
+          HostConfig: { NetworkMode: string };
+          State: { Running: boolean };
         };
+        const isRunning = State.Running;
         return {
           id: fake.id,
           name: fake.name,
           labels: Config.Labels,
           volumeDrivers: Mounts.flatMap(({ Driver }) => Driver ?? []),
+          networkMode: HostConfig.NetworkMode,
+          ports: isRunning ? publishedBy({ create: { HostConfig } }) : [],
         };
       });
     },

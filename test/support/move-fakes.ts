@@ -3,6 +3,7 @@ import { workloadLabel } from '../../controller/model/container-spec.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
 import { ownedBy } from '../../controller/model/ownership.ts';
+import { publishedBy } from '../../controller/model/published-ports.ts';
 import type { WorkloadDoc } from '../../controller/model/workload.ts';
 import type { MoveTools } from '../../controller/moves/ports.ts';
 import type { Clock } from '../../controller/program/home.ts';
@@ -14,6 +15,8 @@ export type FakeContainer = {
   readonly id: string;
   readonly name: string;
   readonly workload: WorkloadDoc;
+  /** Left out: `bridge`. */
+  readonly networkMode?: string;
   running: boolean;
   exitCode: number;
 };
@@ -109,8 +112,9 @@ export function createFakes(parts: FakeParts) {
       store: { ...client, transact: (operations) => effect('transact', () => client.transact(operations)) },
       docker: {
         async list() {
-          return [...host.containers.values()].map(({ id, name, workload }) => {
-            return { id, name, labels: { [workloadLabel]: workload.id }, volumeDrivers: [] };
+          return [...host.containers.values()].map(({ id, name, workload, running, networkMode = 'bridge' }) => {
+            const ports = running ? publishedBy(workload.spec) : [];
+            return { id, name, labels: { [workloadLabel]: workload.id }, volumeDrivers: [], networkMode, ports };
           });
         },
         async inspect(id) {

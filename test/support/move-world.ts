@@ -237,12 +237,15 @@ export function createMoveWorld(faults: readonly Fault[] = []) {
   };
 
   return Object.assign(world, {
-    /** Makes the cluster with these documents, and begins all controllers. */
-    async begin(documents: {
-      readonly workloads: readonly WorkloadDoc[];
-      readonly volumes: readonly VolumeDoc[];
-      readonly move: MoveDoc;
-    }) {
+    /** Makes the cluster with these documents, calls `before`, and begins all controllers. */
+    async begin(
+      documents: {
+        readonly workloads: readonly WorkloadDoc[];
+        readonly volumes: readonly VolumeDoc[];
+        readonly move: MoveDoc;
+      },
+      before: () => void = () => undefined,
+    ) {
       const cluster = { id: 'c', createdAtMs: 1, profile: 'default', caCertificate: '' };
       const setting = async () => {
         for (const name of names) {
@@ -264,6 +267,7 @@ export function createMoveWorld(faults: readonly Fault[] = []) {
           { kind: 'set', key: moveKeys.move(move.id), value: JSON.stringify({ ...move, stepSinceMs: clock.nowMs() }) },
         ]);
         for (const workload of workloads) world.host(workload.node).add(workload);
+        before();
         for (const host of hosts.values()) host.begin();
       };
       await world.finish(setting());

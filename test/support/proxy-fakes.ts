@@ -69,6 +69,8 @@ export function createFakeDocker(): FakeDocker {
         name: Name.slice(1),
         labels: Config.Labels,
         volumeDrivers: [],
+        networkMode: 'default',
+        ports: [],
       }));
     },
     async inspect(id) {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { isStuck } from '../../controller/cli/drain-commands.ts';
 import { type DrainFacts, decideDrain, viewDrain } from '../../controller/model/drain.ts';
 import { type MoveDoc, moveIdSchema, moveLimitsDefault } from '../../controller/model/move.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
@@ -123,5 +124,14 @@ describe('draining a node', () => {
       viewed({ workloads: [web], volumes, moves: [moveOf(web)] }).containers[0]?.state,
       'moving: to n2, preparing',
     );
+  });
+
+  it('is stuck when only people can help, and not while anything is on its way', () => {
+    const tied = workload('tied', 'n1', { obstacles: ['--device /dev/x'] });
+    assert.equal(isStuck(viewed({ workloads: [tied] })), true);
+    assert.equal(isStuck(viewed({ workloads: [tied, web], volumes })), false);
+    const copies = [volumeDoc('far', 'n2', { replicas: ['n1'] })];
+    assert.equal(isStuck(viewed({ workloads: [tied], volumes: copies })), false);
+    assert.equal(isStuck(viewed({})), false);
   });
 });

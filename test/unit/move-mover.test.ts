@@ -37,12 +37,17 @@ function caseOf(workloads: readonly WorkloadDoc[], change: Partial<MoveDoc> = {}
   };
 }
 
-type Run = { readonly faults?: readonly Fault[]; readonly prepare?: (world: MoveWorld) => void };
+type Run = {
+  readonly faults?: readonly Fault[];
+  readonly prepare?: (world: MoveWorld) => void;
+  /** When the hosts are there, before the controllers begin. */
+  readonly begun?: (world: MoveWorld) => void;
+};
 
-async function run(of: Case, { faults = [], prepare }: Run = {}) {
+async function run(of: Case, { faults = [], prepare, begun }: Run = {}) {
   const world = createMoveWorld(faults);
   prepare?.(world);
-  await world.begin(of);
+  await world.begin(of, () => begun?.(world));
   await world.until('the move is over', () => isOver(world.move() ?? of.move));
   // What it leaves behind ends by then: pauses, controllers that begin again, proxies that tell.
   await world.pass(60_000);
@@ -295,5 +300,39 @@ describe('moving containers', () => {
     assert.match(failure.reason, /container (db|web) is not ready in time: it takes no connections on port 80/);
     const pauseMs = pauseMsOf(world.move() ?? of.move) ?? 0;
     assert.ok(pauseMs < of.move.limits.pauseMs, `${pauseMs} ms`);
+  });
+
+  it('refuses what it finds only on the hosts before anything stands still', async () => {
+    const published = { create: { HostConfig: { PortBindings: { '80/tcp': [{ HostIp: '', HostPort: '80' }] } } } };
+    const of = caseOf([workload('web', 'n1', { volumes: ['data'], spec: published })]);
+    const stranger = { ...workload('stranger', 'n2', { spec: published }), id: workload('x', 'n2').id };
+    const cases = [
+      {
+        on: 'n2',
+        container: { id: 'stranger', name: 'stranger', workload: stranger, running: true, exitCode: 0 },
+        reason: /web publishes port 80\/tcp, which container stranger has on n2/,
+      },
+      {
+        on: 'n1',
+        container: {
+          id: 'side',
+          name: 'side',
+          workload: workload('side', 'n1'),
+          networkMode: `container:${of.workloads[0]?.containerId}`,
+          running: true,
+          exitCode: 0,
+        },
+        reason: /side is in the network of web/,
+      },
+    ];
+    for (const { on, container, reason } of cases) {
+      const world = await run(of, {
+        begun: (one) => void one.host(on).containers.set(container.id, container),
+      });
+      assert.match(world.move()?.failure?.reason ?? '', reason);
+      checkEnd(world, of, String(reason));
+      checkServes(world, String(reason));
+      assert.ok(!world.calls.some(({ what }) => what === 'stop' || what === 'pause'), 'nothing stood still');
+    }
   });
 });

@@ -17,6 +17,10 @@ const namesOf = (of: ReturnType<typeof plan>) => of.workloads.map(({ name }) => 
 const obstaclesOf = (change: Partial<PlanFacts>, to = 'n2', limits: object = {}) =>
   plan(change, 'web', to, limits).obstacles;
 
+const publishing = (inner: string, HostPort: string, HostIp = '') => ({
+  create: { HostConfig: { PortBindings: { [inner]: [{ HostIp, HostPort }] } } },
+});
+
 describe('the plan of a move', () => {
   it('of one service with a volume has nothing in its way', () => {
     const found = plan();
@@ -141,6 +145,16 @@ describe('the plan of a move', () => {
       /another container web on n2/,
     ],
     [
+      'a port of the host that is taken',
+      {
+        workloads: [
+          workload('web', 'n1', { spec: publishing('80/tcp', '8080') }),
+          workload('old', 'n2', { spec: publishing('8080/tcp', '8080') }),
+        ],
+      },
+      /web publishes port 8080\/tcp, which container old has on n2/,
+    ],
+    [
       'too many at once',
       { workloads: Array.from({ length: 60 }, (_, index) => workload(`w${index}`, 'n1', { service: 'web' })) },
       /60 containers with 0 volumes hang together/,
@@ -153,6 +167,18 @@ describe('the plan of a move', () => {
       assert.match(obstacles[0] ?? '', pattern);
     });
   }
+
+  it('has nothing against other ports, addresses and protocols, nor what does not run or may have any port', () => {
+    const web = workload('web', 'n1', { spec: publishing('80/tcp', '8080', '10.0.0.1') });
+    const others = [
+      publishing('80/tcp', '8081'),
+      publishing('80/udp', '8080'),
+      publishing('80/tcp', ''),
+      publishing('80/tcp', '8080', '10.0.0.2'),
+    ].map((spec, index) => workload(`other${index}`, 'n2', { spec }));
+    const stopped = workload('stopped', 'n2', { wanted: 'stopped', spec: publishing('80/tcp', '8080') });
+    assert.deepEqual(obstaclesOf({ workloads: [web, ...others, stopped] }), []);
+  });
 
   it('has nothing against a slow stop of what does not run, nor against another format without volumes', () => {
     const workloads = [workload('web', 'n1', { wanted: 'stopped', spec: { stopSeconds: 400 } })];

@@ -99,8 +99,8 @@ describe('a container that was started', () => {
   it('without ports and check is ready when it has not ended soon', async () => {
     const { tools, asked } = toolsWith(fine);
     const none = { Healthcheck: { Test: ['NONE'] } };
-    assert.equal(await ask(tools, found(null, none), [], 100), 'has just been started');
-    assert.equal(await ask(tools, found(null, none), [], 400), null);
+    assert.equal(await ask(tools, found(null, none), [], 1_000), 'has just been started');
+    assert.equal(await ask(tools, found(null, none), [], 2_100), null);
     assert.deepEqual(asked, []);
   });
 });
