@@ -64,6 +64,7 @@ export function formatProgress({ progress }: MoveDoc): string | null {
 
 export function formatPlan(plan: MovePlanView): string {
   const { service, from, to, containers, volumes, services, obstacles } = plan;
+  const published = containers.flatMap((container) => container.published);
   const parts = [
     `${service} would go from ${from} to ${to}.\n`,
     formatTable(containers, [
@@ -78,8 +79,12 @@ export function formatPlan(plan: MovePlanView): string {
           { title: 'TO SEND', value: ({ bytes }) => (bytes === null ? 'unknown' : formatSize(bytes)), right: true },
         ]),
     services.length === 0
-      ? 'Nothing leads to it, so nobody has to wait.\n'
+      ? 'No route or link leads to it, so nobody has to wait.\n'
       : `Requests wait meanwhile: ${services.join(', ')}.\n`,
+    published.length === 0
+      ? ''
+      : `Published ports go along: from then on ${published.join(', ')} is at ${to}. Routes (flock.route) lead there from every node.\n`,
+    'What a container has written outside of its volumes is not taken along.\n',
     obstacles.map((obstacle) => `! ${obstacle}\n`).join(''),
   ];
   return parts.filter((part) => part !== '').join('\n');

@@ -29,7 +29,8 @@ export const movePlanView = z.object({
   service: z.string(),
   from: z.string(),
   to: z.string(),
-  containers: z.array(z.object({ name: z.string(), image: z.string() })),
+  /** `published`: ports of the host that lead to it, such as `8080/tcp`. */
+  containers: z.array(z.object({ name: z.string(), image: z.string(), published: z.array(z.string()).default([]) })),
   volumes: z.array(z.object({ name: z.string(), hasCopy: z.boolean(), bytes: count.nullable() })),
   services: z.array(z.string()),
   obstacles: z.array(z.string()),

@@ -136,7 +136,10 @@ function nodeObstacles(
   if (name === from) return [`it is on ${name} already`];
   const obstacles: string[] = [];
   const add = (is: boolean, obstacle: string) => void (is && obstacles.push(obstacle));
-  add(source?.alive !== true, `${from}, where it is, is dead: only a failover can bring it back ("flockctl failover")`);
+  add(
+    source?.alive !== true,
+    `${from}, where it is, is dead: only a failover can bring it back ("flockctl failover VOLUME"; without volumes it waits for that node)`,
+  );
   add(!target.alive, `${name} is dead: "flockctl node ls" shows who is up`);
   add(target.draining, `${name} is being drained: "flockctl node undrain ${name}" first, or another node`);
   add(

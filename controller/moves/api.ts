@@ -7,6 +7,7 @@ import { FlockError } from '../model/errors.ts';
 import { type EventDoc, eventKeys, eventSchema } from '../model/events.ts';
 import { type MoveDoc, type MoveLimits, moveLimitsDefault } from '../model/move.ts';
 import { type MovePlan, nodeNotFound, planMove } from '../model/move-plan.ts';
+import { publishedBy } from '../model/published-ports.ts';
 import { param, parseBody } from '../server/problems.ts';
 import { askToTurnBack, existingMove } from './aborting.ts';
 import { type BeginParts, beginMove, readFacts } from './beginning.ts';
@@ -123,7 +124,10 @@ async function viewPlan(
     service,
     from,
     to,
-    containers: workloads.map(({ name, spec }) => ({ name, image: spec.image })),
+    containers: workloads.map(({ name, spec }) => {
+      const published = publishedBy(spec).map(({ port, protocol }) => `${port}/${protocol}`);
+      return { name, image: spec.image, published: [...new Set(published)] };
+    }),
     volumes: sizes,
     services: [...services],
     obstacles: [...obstacles],
@@ -166,14 +170,22 @@ async function readEvents(
   const ended = new AbortController();
   const timer = clock.sleep(waitMs, AbortSignal.any([signal, ended.signal])).then(() => ended.abort());
   const prefix = `${eventKeys.events}/`;
+  let known: ReadonlySet<string> | null = null;
+  /** Or told late: a node that was cut off tells what has happened meanwhile when the store is back. */
+  const isNew = (key: string) => after === null || key > after || known?.has(key) === false;
   try {
     for await (const entries of waitMs === 0
       ? once(await store.list(prefix, { fresh: true }))
       : store.watch(prefix, ended.signal)) {
       const all = entries.map(({ key, value }) => ({ key: key.slice(prefix.length), value }));
-      const fresh = after === null ? all.slice(-limit) : all.filter(({ key }) => key > after).slice(0, limit);
+      const fresh = after === null ? all.slice(-limit) : all.filter(({ key }) => isNew(key)).slice(0, limit);
+      const last = fresh.at(-1)?.key ?? '';
       if (fresh.length > 0 || after === null)
-        return { events: fresh.flatMap(({ value }) => readEvent(value)), cursor: fresh.at(-1)?.key ?? after };
+        return {
+          events: fresh.flatMap(({ value }) => readEvent(value)),
+          cursor: last > (after ?? '') ? last : after,
+        };
+      known = new Set(all.map(({ key }) => key));
     }
     signal.throwIfAborted();
     return { events: [], cursor: after };

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { eventKeys } from '../../controller/model/events.ts';
 import { decodeMove, type MoveDoc } from '../../controller/model/move.ts';
+import { parseNodeName } from '../../controller/model/names.ts';
 import { askSocket } from '../../controller/socket-request.ts';
 import { volumeDoc, workload } from '../support/move-documents.ts';
 import { createMoveHosts, type MoveHosts } from '../support/move-hosts.ts';
@@ -114,6 +117,18 @@ describe('flockctl and moves', function () {
       ['move-done'],
     );
     assert.deepEqual((await ask(`/v1/moves/${id}?after=${seen.revision}&waitMs=10`)).step, 'done');
+
+    // What a node tells late has an older key than what is known already.
+    const late = ask(`/v1/events?after=${rest.cursor}&waitMs=15000`);
+    const event = { atMs: 1, node: 'n2', kind: 'fenced', subject: 'data', text: 'it was cut off' };
+    // It sees first what there is.
+    await sleep(500);
+    await hosts.store.transact([
+      { kind: 'set', key: eventKeys.event(1, parseNodeName('n2'), 'aa'), value: JSON.stringify(event) },
+    ]);
+    const answer = await late;
+    assert.deepEqual(answer.events, [event]);
+    assert.equal(answer.cursor, rest.cursor);
   });
 
   it('drains a node: what can go goes, and what can’t is named', async () => {
