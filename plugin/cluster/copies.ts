@@ -18,6 +18,7 @@ import { datasetOptions } from '../volumes/context.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, CopyState, Tell, Transfer } from './ports.ts';
 import { createStashing, type Replica } from './stashing.ts';
+import { createWithheld } from './withheld.ts';
 
 /**
  * The copies that this node holds of other nodes' volumes. They change only by what their owner sends, and nothing that only this
@@ -58,7 +59,10 @@ export type Copies = {
   ): Promise<void>;
   /** What is here of a volume, as a copy or as its owner's. */
   list(id: DatasetId): Promise<CopyState>;
-  /** Stops what is being received, so that nothing moves the content any more, then does the work before anything else can come. */
+  /**
+   * Stops what is being received, so that nothing moves the content any more, then does the work before anything else can come. After a
+   * failure that leaves open what the store has done, its owner up to now can't change the copy as long as that may still come about.
+   */
   settle<T>(id: DatasetId, work: () => Promise<T> | T): Promise<T>;
   /** Gives up a copy that is not wanted any more; what the owner's history (null: there is no owner) does not have is stashed first. */
   discard(
@@ -96,6 +100,7 @@ export function createCopies(parts: CopiesParts): Copies {
   const stashing = createStashing(parts);
   const receiving = new Map<DatasetId, AbortController>();
   const askedAtMs = new Map<DatasetId, number>();
+  const taking = createWithheld(clock);
   /** What a predecessor of this process was asked is not known: its owner may be about to hand it over. */
   const startedMs = clock.bootMs();
   const alone = <T>(id: DatasetId, what: string, signal: AbortSignal, work: () => Promise<T>) =>
@@ -105,7 +110,10 @@ export function createCopies(parts: CopiesParts): Copies {
   async function admit(peer: NodeName, { id, epoch }: CopyRequest): Promise<Replica | null> {
     const record = state.byId(id) ?? null;
     if (record !== null && record.epoch > epoch) throw stale(record, epoch);
-    if (record !== null && isReplica(record) && record.epoch === epoch && record.phase.owner === peer) return record;
+    if (record !== null && isReplica(record) && record.epoch === epoch && record.phase.owner === peer) {
+      if (taking.has(id)) throw new FlockError('volume-busy', `this node may be taking volume ${quote(record.name)}`);
+      return record;
+    }
     const volume = await directory.look(id);
     if (volume === null || volume.doc.owner !== peer || volume.doc.epoch !== epoch) {
       throw new FlockError('epoch-stale', `the store does not show ${peer} as the owner of ${id} with epoch ${epoch}`, {
@@ -240,7 +248,8 @@ export function createCopies(parts: CopiesParts): Copies {
     async settle(id, work) {
       const limit = new AbortController();
       receiving.get(id)?.abort(new FlockError('epoch-stale', 'the copy has become the volume'));
-      return await alone(id, 'becoming the volume', limit.signal, async () => work());
+      // What its owner up to now has asked for already and waits for its turn must neither keep this waiting nor come after it.
+      return await taking.during(id, () => alone(id, 'becoming the volume', limit.signal, async () => work()));
     },
 
     discard: (record, owner, signal) =>

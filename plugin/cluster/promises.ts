@@ -1,11 +1,10 @@
 import type { Logger } from 'pino';
-import { hasCode } from '../../controller/model/errors.ts';
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { State } from '../state.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, Peers } from './ports.ts';
 import type { Proofs } from './proofs.ts';
-import { lateMsMax } from './unanswered.ts';
+import { createWithheld } from './withheld.ts';
 
 /**
  * How owners go on while the store is away: only a node that has a copy may ever take a volume, so when every one of them has
@@ -48,8 +47,7 @@ export type PromiseParts = {
 
 export function createPromises({ clock, peers, proofs, directory, state, timing, owned, log }: PromiseParts): Promises {
   const given = new Map<DatasetId, number>();
-  /** With the boot time until which. */
-  const withheld = new Map<DatasetId, number>();
+  const withheld = createWithheld(clock);
   const startedMs = clock.bootMs();
   let isAsking = false;
 
@@ -89,7 +87,7 @@ export function createPromises({ clock, peers, proofs, directory, state, timing,
       const untilMs = clock.bootMs() + timing.guardMs;
       const ids = volumes.flatMap(({ id, epoch }) => {
         const known = Math.max(state.byId(id)?.epoch ?? 0, directory.volume(id)?.doc.epoch ?? 0);
-        return known > epoch || (withheld.get(id) ?? 0) > clock.bootMs() ? [] : [id];
+        return known > epoch || withheld.has(id) ? [] : [id];
       });
       for (const id of ids) given.set(id, untilMs);
       return ids;
@@ -99,19 +97,8 @@ export function createPromises({ clock, peers, proofs, directory, state, timing,
       const now = clock.bootMs();
       return now < startedMs + timing.guardMs ? null : Math.max(0, (given.get(id) ?? now) - now);
     },
-    refuse: (id, untilMs) => void withheld.set(id, Math.max(untilMs, withheld.get(id) ?? 0)),
-    async withhold(id, work) {
-      withheld.set(id, Number.POSITIVE_INFINITY);
-      try {
-        const done = await work();
-        withheld.delete(id);
-        return done;
-      } catch (error) {
-        if (hasCode(error, 'not-owner')) withheld.delete(id);
-        else withheld.set(id, clock.bootMs() + lateMsMax);
-        throw error;
-      }
-    },
+    refuse: withheld.until,
+    withhold: withheld.during,
     async run(signal) {
       while (!signal.aborted) {
         await ask(signal);

@@ -78,7 +78,12 @@ export function createTakeover(parts: TakeoverParts): Takeover {
         // Not what was known before: its old owner may just have made it older, and what it began with must be there.
         const reached = lastReached(await storage.snapshots(doc.id));
         const last = decide();
-        return last.kind === 'take' ? { last, taken: await transitions.take(seen, reached, why.cause) } : { last };
+        if (last.kind !== 'take') return { last };
+        const taken = await transitions.take(seen, reached, why.cause);
+        // From here on its old owner is refused, whenever it becomes the volume.
+        const copy = state.byId(doc.id);
+        if (copy?.phase.kind === 'replica') state.commit({ put: [{ ...copy, epoch: taken.epoch }] });
+        return { last, taken };
       });
       if (done.taken === undefined) return { kind: 'not', doc, decision: done.last };
       report(seen, why, known, done.last.lossMs, done.taken.epoch);

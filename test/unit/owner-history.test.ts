@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
-import { keys } from '../../controller/model/cluster.ts';
+import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
+import { hasCode } from '../../controller/model/errors.ts';
+import { type DatasetId, parseNodeName, type SnapshotName } from '../../controller/model/names.ts';
+import { parseReplicationSnapshot } from '../../controller/model/replication.ts';
 import { createSnapshot, rollbackVolume } from '../../plugin/volumes/snapshots.ts';
 import { restoreVolume } from '../../plugin/volumes/trash.ts';
 import { never } from '../support/plugin-context.ts';
@@ -171,6 +174,60 @@ describe('the history of an owner', () => {
       await until('it has a copy', waitMs, () =>
         n1.agent.copies(kept.id).some(({ state }) => state === 'in-sync') ? true : undefined,
       );
+    });
+  });
+
+  describe('a copy that is being taken', () => {
+    it('is changed by its old owner no more, whatever that has asked for before', async function () {
+      this.timeout(4 * waitMs);
+      const n1 = cluster.node('n1');
+      await n1.create('data', { replicas: '1', failover: 'manual' });
+      const id = n1.context.state.byName('data' as never)?.id as DatasetId;
+      const end = await n1.use('data');
+      await n1.write('data', 'a');
+      const second = cluster.node(
+        await until(
+          'a copy is there',
+          waitMs,
+          () => n1.agent.copies(id).find(({ state }) => state === 'in-sync')?.node,
+        ),
+      );
+      const namesThere = async () => (await second.storage.snapshots(id)).map(({ name }) => name);
+      const common = (await namesThere()).at(-1) as SnapshotName;
+      await n1.write('data', 'b');
+      await until('it has more', waitMs, async () => ((await namesThere()).at(-1) !== common ? true : undefined));
+      await end();
+      const before = await namesThere();
+      cluster.cutOff('n1');
+      // The old owner, whose people had just rolled back, reaches the copy still: in the moment of the takeover, and then for ever.
+      const doc = n1.agent.directory.volume(id)?.doc as VolumeDoc;
+      const old = parseNodeName('n1');
+      const refusals: Promise<unknown>[] = [];
+      cluster.onTransact = (from, operations) => {
+        const isTake = operations.some(({ kind, key }) => kind === 'lock' && key === keys.volume(id));
+        if (from !== second.name || !isTake || refusals.length > 0) return;
+        const ask = { id, epoch: 1, common, isCovered: true };
+        refusals.push(
+          Promise.resolve(second.agent.answers['rewind-copy'](old, ask, never)).then(
+            () => 'rewound',
+            (error: unknown) => error,
+          ),
+          second.agent
+            .receive(old, { doc, from: common, to: common, toIdentity: 'x' }, () => new Promise(() => undefined), never)
+            .catch((error: unknown) => error),
+        );
+      };
+      await until('it is taken', waitMs, () =>
+        second.agent.takeOver('data' as never, { force: true }, never).catch(() => undefined),
+      );
+      for (const refusal of await Promise.all(refusals))
+        assert.ok(hasCode(refusal, 'volume-busy') || hasCode(refusal, 'epoch-stale'), String(refusal));
+      assert.equal(refusals.length, 2);
+      assert.deepEqual(await namesThere(), before);
+      const newest = parseReplicationSnapshot(before.at(-1) as SnapshotName);
+      const base = second.agent.directory.volume(id)?.doc.bases?.at(-1);
+      assert.deepEqual(base, { ...newest, began: 2 });
+      assert.equal(await second.read('data'), 'b');
     });
   });
 });
