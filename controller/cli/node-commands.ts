@@ -21,7 +21,7 @@ const columns: readonly Column<NodeView>[] = [
   { title: 'LABELS', value: (node) => labels(node) },
 ];
 
-type RemoveFlags = { readonly force?: true; readonly lost?: true; readonly giveUp?: string[] };
+type RemoveFlags = { readonly force?: true; readonly lost?: true; readonly giveUp: readonly string[] };
 
 export function addNodeCommands(program: Command, session: () => Session): void {
   const node = program.command('node').description('the nodes of the cluster');
@@ -62,13 +62,16 @@ export function addNodeCommands(program: Command, session: () => Session): void 
     .argument('<name>')
     .option('--force', 'also if it is to hold copies: they are made elsewhere then')
     .option('--lost', 'it will never come back: give up its trash and the volumes that no other node has')
-    .option('--give-up <volume...>', 'also this volume of it, whose copies can not be brought up: they are destroyed')
-    .action(async (name: string, { force, lost, giveUp = [] }: RemoveFlags) => {
+    .option(
+      '--give-up <volume>',
+      'also this volume of it, whose copies can not be brought up: they are destroyed (repeatable)',
+      (volume: string, before: readonly string[]) => [...before, volume],
+      [],
+    )
+    .action(async (name: string, { force, lost, giveUp }: RemoveFlags) => {
       const { client, print } = session();
-      const query = new URLSearchParams(giveUp.map((volume): [string, string] => ['give-up', volume]));
-      if (force === true) query.set('force', 'true');
-      if (lost === true) query.set('lost', 'true');
-      await client.send('DELETE', `${path`/v1/nodes/${name}`}?${query}`, undefined, anything);
+      const body = { force: force === true, lost: lost === true, giveUp };
+      await client.send('DELETE', path`/v1/nodes/${name}`, body, anything);
       print({ removed: name }, () => `${name}\n`);
     });
 }

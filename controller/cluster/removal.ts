@@ -18,8 +18,9 @@ export type RemovalOptions = {
 const namesMax = 5;
 
 /**
- * Takes a dead node out of the cluster; never one that is alive, nor one whose volumes can be brought up elsewhere. A node that was
- * removed by mistake brings what was given up back when it joins again: nothing was done to its disk.
+ * Takes a dead node out of the cluster; never one that is alive, nor one whose volumes can be brought up elsewhere. Every change is made
+ * only as long as the node has not come back. One that was removed by mistake brings what was given up back when it joins again: nothing
+ * was done to its disk.
  */
 export async function removeNode(store: Store, rawName: string, options: RemovalOptions): Promise<void> {
   const name = parseNodeName(rawName);
@@ -28,26 +29,41 @@ export async function removeNode(store: Store, rawName: string, options: Removal
     const alives = byName(await listBelow(store, keys.alives));
     const nodes = new Set(byName(await listBelow(store, keys.nodes)).keys());
     const entries = (await listBelow(store, keys.volumes)).map((found) => ({ found, doc: decodeVolume(found.value) }));
+    const locked = new Set(entries.filter(({ found }) => isLocked(found)).map(({ doc }) => doc));
     const alive = alives.get(name);
     const decision = decideRemoval(name, options, {
       volumes: entries.map(({ doc }) => doc),
       isNode: (node) => nodes.has(node),
       isAlive: (node) => isLocked(alives.get(node)),
+      isLocked: (doc) => locked.has(doc),
     });
     if (decision instanceof FlockError) throw decision;
-    const given = entries.filter(({ doc }) => decision.includes(doc));
-    if (!(await allDone(given, ({ found, doc }) => giveUp(store, found, doc)))) continue;
-    const operations: readonly Operation[] = [
-      { kind: 'compare-and-delete', key: keys.node(name), index: entry.index },
+    const stillDead: readonly Operation[] = [
+      { kind: 'check-index', key: entry.key, index: entry.index },
       // Its plugin writes this key with each start, so a node that comes back just now makes this a conflict.
       ...(alive === undefined
-        ? []
-        : [{ kind: 'compare-and-delete', key: keys.alive(name), index: alive.index } as const]),
-      { kind: 'delete', key: keys.space(name) },
+        ? absent(keys.alive(name))
+        : [{ kind: 'check-index', key: alive.key, index: alive.index } as const]),
     ];
-    if ((await store.transact(operations)).kind === 'done') return;
+    const given = entries.filter(({ doc }) => decision.includes(doc));
+    if (!(await allDone(given, ({ found, doc }) => giveUp(store, found, doc, stillDead)))) continue;
+    const last = await store.transact([
+      ...stillDead,
+      { kind: 'delete', key: entry.key },
+      { kind: 'delete', key: keys.alive(name) },
+      { kind: 'delete', key: keys.space(name) },
+    ]);
+    if (last.kind === 'done') return;
   }
   throw busy(name);
+}
+
+/** A conflict where there is something at this key; else nothing. */
+function absent(key: string): readonly Operation[] {
+  return [
+    { kind: 'compare-and-set', key, value: '', index: null },
+    { kind: 'delete', key },
+  ];
 }
 
 /** One after the other; false: somebody else has changed one meanwhile. */
@@ -56,9 +72,15 @@ async function allDone<T>(items: readonly T[], work: (item: T) => Promise<boolea
   return true;
 }
 
-async function giveUp(store: Store, { key, index }: Entry, { id, name }: VolumeDoc): Promise<boolean> {
+async function giveUp(
+  store: Store,
+  { key, index }: Entry,
+  { id, name }: VolumeDoc,
+  stillDead: readonly Operation[],
+): Promise<boolean> {
   const holder = await store.get(keys.name(name), { fresh: true });
   const outcome = await store.transact([
+    ...stillDead,
     { kind: 'compare-and-delete', key, index },
     ...(holder?.value === id ? [{ kind: 'compare-and-delete', key: holder.key, index: holder.index } as const] : []),
   ]);
@@ -69,23 +91,31 @@ type Seen = {
   readonly volumes: readonly VolumeDoc[];
   readonly isNode: (node: NodeName) => boolean;
   readonly isAlive: (node: NodeName) => boolean;
+  /** By the node that owns it. */
+  readonly isLocked: (doc: VolumeDoc) => boolean;
 };
 
 /** What is given up with the node, or why it is not removed. Pure. */
 export function decideRemoval(
   name: NodeName,
   { force, lost, giveUp }: RemovalOptions,
-  { volumes, isNode, isAlive }: Seen,
+  { volumes, isNode, isAlive, isLocked }: Seen,
 ): readonly VolumeDoc[] | FlockError {
-  if (isAlive(name))
+  const owned = volumes.filter(({ owner }) => owner === name);
+  if (isAlive(name) || owned.some(isLocked))
     return new FlockError(
       'node-exists',
       `node ${name} is alive: only a node that is down can be removed. Stop it first ("docker plugin disable -f flock" there)`,
       { name },
     );
-  const owned = volumes.filter(({ owner }) => owner === name);
-  const isNamed = (doc: VolumeDoc) => giveUp.includes(doc.id) || (doc.trashed === null && giveUp.includes(doc.name));
-  const unknown = giveUp.find((text) => !owned.some((doc) => doc.id === text || doc.name === text));
+  const isMeant = ({ id, name, trashed }: VolumeDoc, text: string) =>
+    id === text || (trashed === null && name === text);
+  const isNamed = (doc: VolumeDoc) => giveUp.some((text) => isMeant(doc, text));
+  // What nobody has may have been given up already: this can be repeated.
+  const others = volumes.filter(({ owner }) => owner !== name);
+  const unknown = giveUp.find(
+    (text) => others.some((doc) => isMeant(doc, text)) && !owned.some((doc) => isMeant(doc, text)),
+  );
   if (unknown !== undefined)
     return new FlockError('volume-not-found', `node ${name} owns no volume ${quote(unknown)} that could be given up`);
   const isLost = lost || giveUp.length > 0;

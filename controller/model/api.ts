@@ -151,6 +151,13 @@ export const nodeBody = z.strictObject({
   draining: z.boolean().optional(),
 });
 
+/** See controller/cluster/removal.ts. */
+export const removalBody = z.strictObject({
+  force: z.boolean().default(false),
+  lost: z.boolean().default(false),
+  giveUp: z.array(z.string()).default([]),
+});
+
 /** A copy of a volume on another node, as the volume's owner sees it. */
 export const copyView = z.object({
   volume: z.string(),

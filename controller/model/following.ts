@@ -80,6 +80,7 @@ export function imageNodesOf(
 /** Of a node that was taken out of the cluster, and to run nowhere else. One node sees to it. */
 export function isLeftOver(doc: WorkloadDoc, facts: FollowFacts): boolean {
   if (facts.nodes.size === 0 || facts.nodes.has(doc.node) || doc.move !== null) return false;
-  const staysDown = doc.wanted === 'stopped' || (doc.volumes.length === 0 && doc.failover !== 'auto');
+  const isGivenUp = doc.volumes.some(({ id }) => !facts.volumes.has(id));
+  const staysDown = doc.wanted === 'stopped' || isGivenUp || (doc.volumes.length === 0 && doc.failover !== 'auto');
   return staysDown && candidatesOf(doc, facts)[0] === facts.me;
 }

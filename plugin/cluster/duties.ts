@@ -184,7 +184,8 @@ export function createDuties(parts: DutyParts): Duties {
         return;
       }
       case 'publish': {
-        if (record.phase.kind !== 'ready') return;
+        // One that was taken out of the cluster has to join again before it brings anything.
+        if (record.phase.kind !== 'ready' || directory.node(node) === null) return;
         const doc = await transitions.claim(record);
         commit({ ...record, epoch: doc.epoch }, 'published');
         return;

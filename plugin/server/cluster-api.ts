@@ -16,6 +16,7 @@ import {
   joinBody,
   type MemberView,
   nodeBody,
+  removalBody,
   type StatusView,
   type TokenView,
   tokenBody,
@@ -165,10 +166,9 @@ export function clusterRoutes(deps: ClusterDeps): Router {
   router.delete(
     '/v1/nodes/:name',
     answering(async (request) => {
-      const { force, lost, 'give-up': named = [] } = request.query;
-      const giveUp = [named].flat().map(String);
-      const options = { force: force === 'true', lost: lost === 'true', giveUp };
-      await removeNode(member().store, param(request, 'name'), options);
+      const options = parseBody(removalBody, request);
+      const force = options.force || request.query['force'] === 'true';
+      await removeNode(member().store, param(request, 'name'), { ...options, force });
       return {};
     }),
   );

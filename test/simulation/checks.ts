@@ -199,7 +199,7 @@ export function createChecks(world: () => World): Checks {
     violation: () => first,
     lost(host) {
       for (const record of missing(world().hosts.filter((other) => other !== host))) excused.add(record);
-      const wanted = foundIn([host], 'ready');
+      const wanted = foundIn(world().hosts, 'ready');
       for (const record of foundIn([host], 'trashed')) if (!wanted.has(record)) excused.add(record);
     },
     givenUp(id) {

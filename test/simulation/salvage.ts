@@ -1,6 +1,7 @@
 import { removeNode } from '../../controller/cluster/removal.ts';
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
-import { messageOf } from '../../controller/model/errors.ts';
+import { hasCode, messageOf } from '../../controller/model/errors.ts';
+import type { DatasetId } from '../../controller/model/names.ts';
 import { Violation } from './checks.ts';
 import { ask } from './docker.ts';
 import type { Host } from './host.ts';
@@ -9,7 +10,7 @@ import type { World } from './world.ts';
 /** Without any other fault. */
 const limitMs = 60_000;
 const pauseMs = { min: 300, max: 1_500 };
-/** So often people try to get the best copy, then they take what they get. */
+/** So often people are told that there is a better copy, then they take what they get. */
 const politeMax = 6;
 
 /**
@@ -26,7 +27,8 @@ export function salvage(world: World, done: () => void): void {
   const { name } = found;
   const untilMs = scheduler.nowMs() + limitMs;
   const store = world.store.connect('people');
-  let attempts = 0;
+  /** How often a copy was no good, by volume. */
+  const refused = new Map<DatasetId, number>();
   look();
 
   function again(why: string): void {
@@ -51,16 +53,17 @@ export function salvage(world: World, done: () => void): void {
   }
 
   function take(doc: VolumeDoc): void {
-    attempts += 1;
-    const force = attempts > politeMax;
+    const attempts = refused.get(doc.id) ?? 0;
+    const force = attempts >= politeMax;
     if (force) checks.rolledBack(doc.id);
     ask(
       world,
       random.pick(holdersOf(doc)),
       async (process, signal) => await process.agent()?.takeOver(doc.name, { force }, signal),
       (answer) => {
-        if (answer !== null && 'value' in answer) look();
-        else again(`${doc.id}: ${answer === null ? 'no answer' : messageOf(answer.error)}`);
+        if (answer !== null && 'value' in answer) return look();
+        if (answer !== null && hasCode(answer.error, 'no-place')) refused.set(doc.id, attempts + 1);
+        again(`${doc.id}: ${answer === null ? 'no answer' : messageOf(answer.error)}`);
       },
     );
   }
@@ -68,9 +71,12 @@ export function salvage(world: World, done: () => void): void {
   function remove(owned: readonly VolumeDoc[]): void {
     const isNode = (node: VolumeDoc['owner']) => node !== name;
     const giveUp = owned.filter(({ trashed, replicas }) => trashed === null && replicas.some(isNode));
-    for (const { id } of owned) checks.givenUp(id);
-    removeNode(store, name, { force: false, lost: true, giveUp: giveUp.map(({ id }) => id) }).then(done, (error) =>
-      again(messageOf(error)),
+    removeNode(store, name, { force: false, lost: true, giveUp: giveUp.map(({ id }) => id) }).then(
+      () => {
+        for (const { id } of owned) checks.givenUp(id);
+        done();
+      },
+      (error) => again(messageOf(error)),
     );
   }
 }

@@ -12,6 +12,7 @@ import { createToken, formatToken, parseToken, tokenTtlMsDefault } from '../../c
 import { decodeNode, decodeVolume, keys, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { parseDatasetId, parseNodeName, parseVolumeName } from '../../controller/model/names.ts';
 import { noOptions } from '../../controller/model/options.ts';
+import type { Store } from '../../controller/store/store.ts';
 import { askMember } from '../../plugin/peer/client.ts';
 import {
   type ClusterHost,
@@ -365,6 +366,58 @@ describe('nodes', () => {
     assert.deepEqual(await left(), ['other']);
     assert.deepEqual(await names(), ['node-1']);
     assert.equal(await hosts.store.get(keys.name(parseVolumeName('scratch')), { fresh: true }), null);
+  });
+
+  it('that come back meanwhile keep all that they own', async () => {
+    await clusterOfTwo();
+    await hosts.store.destroySession(await makeAlive(hosts.store, 'node-2'));
+    const docs = ['db', 'scratch'].map((name) => volume(name, 'node-2', name === 'db' ? ['node-1'] : []));
+    for (const doc of docs) await put(doc);
+    const left = async () => (await hosts.store.list(`${keys.volumes}/`, { fresh: true })).length;
+    const options = { force: false, lost: true, giveUp: ['db'] };
+    let writes = 0;
+    /** It is back before anything was given up, or after the first of the two. */
+    const backAt = (count: number): Store => ({
+      ...hosts.store,
+      async transact(operations) {
+        writes += 1;
+        if (writes === count) await makeAlive(hosts.store, 'node-2');
+        return await hosts.store.transact(operations);
+      },
+    });
+    await rejects(removeNode(backAt(1), 'node-2', options), 'node-exists');
+    assert.equal(await left(), 2);
+
+    // Its session is there, whatever its own key says.
+    const session = await makeAlive(hosts.store, 'node-2');
+    const id = docs[0]?.id ?? ('' as never);
+    await hosts.store.transact([{ kind: 'lock', key: keys.volume(id), value: JSON.stringify(docs[0]), session }]);
+    await hosts.store.transact([{ kind: 'delete', key: keys.alive(parseNodeName('node-2')) }]);
+    await rejects(removeNode(hosts.store, 'node-2', options), 'node-exists');
+    assert.equal(await left(), 2);
+    await hosts.store.destroySession(session);
+
+    // Without a key of its own, too.
+    writes = 0;
+    await rejects(removeNode(backAt(2), 'node-2', options), 'node-exists');
+    assert.equal(await left(), 1);
+  });
+
+  it('are removed by a repetition when the first attempt was cut short', async () => {
+    await clusterOfTwo();
+    for (const name of ['db', 'other']) await put(volume(name, 'node-2', ['node-1']));
+    let writes = 0;
+    const store: Store = {
+      ...hosts.store,
+      transact(operations) {
+        writes += 1;
+        return writes === 2 ? Promise.reject(new Error('the store is away')) : hosts.store.transact(operations);
+      },
+    };
+    const options = { force: false, lost: false, giveUp: ['db', 'other'] };
+    await assert.rejects(removeNode(store, 'node-2', options), /away/);
+    await removeNode(hosts.store, 'node-2', options);
+    assert.deepEqual(await names(), ['node-1']);
   });
 
   it('that were removed forget the cluster when they join again', async () => {
