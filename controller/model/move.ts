@@ -104,6 +104,11 @@ export const moveSteps = [
 ] as const;
 export type MoveStep = (typeof moveSteps)[number];
 
+/** Whether the move has not yet begun to stop or start any container of the old node. */
+export function isBeforeStop(step: MoveStep): boolean {
+  return moveSteps.indexOf(step) < moveSteps.indexOf('stopping');
+}
+
 export type StepOutcome =
   /** `members`, `pausedAtMs`: what it has changed of the record. */
   | {

@@ -2,6 +2,7 @@ import type { DockerWatch } from '../docker/watch.ts';
 import { messageOf } from '../model/errors.ts';
 import { followOf, imageNodesOf, isLeftOver } from '../model/following.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
+import { decodeMove, isBeforeStop, moveKeys } from '../model/move.ts';
 import { timings } from '../model/timing.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import { createLatch } from '../store/latch.ts';
@@ -117,8 +118,12 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     for (const local of all) {
       const belonging = belongingOf(local.inspected, seen.workloads, spoken);
       if (belonging.kind === 'new') await publishNew(local, belonging.id, seen);
+      if (belonging.kind !== 'workload') continue;
       // What a move does with it is the move's business.
-      if (belonging.kind !== 'workload' || belonging.stored.doc.move !== null) continue;
+      if (belonging.stored.doc.move !== null) {
+        await noteStop(local, belonging.stored, belonging.stored.doc.move);
+        continue;
+      }
       const doc = await publish(local, belonging.stored, seen);
       const revival = reviver.judge(local.inspected, doc);
       if (revival.kind === 'start') startWhenDue(local, doc, revival.why, all, seen, jobs);
@@ -128,6 +133,18 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
       if (doc.containerId === null) makeHere(doc, seen, jobs);
       else if (!here.has(doc.containerId)) begin(jobs, `forget ${doc.id}`, () => duties.forget(doc));
     }
+  }
+
+  /** While its volumes are copied, which may take long, people may stop it; from then on the move stops it itself. */
+  async function noteStop({ inspected }: LocalContainer, { doc, index }: Stored<WorkloadDoc>, move: string) {
+    const revival = reviver.judge(inspected, doc);
+    if (revival.kind === 'wait') within(revival.ms);
+    if (revival.kind !== 'wanted' || revival.wanted !== 'stopped') return;
+    // A fresh look after the event: what had happened then was not the move's doing.
+    const found = await store.get(`${moveKeys.moves}/${move}`, { fresh: true });
+    if (found === null || !isBeforeStop(decodeMove(found.value).step)) return;
+    log.info({ event: 'workload.stopped', name: doc.name, move, reason: revival.why }, 'it stays stopped');
+    if (!(await write(store, { ...doc, wanted: revival.wanted }, index))) within(times.retryMs);
   }
 
   function startWhenDue(

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { workloadLabel } from '../../controller/model/container-spec.ts';
+import { type MoveStep, moveIdSchema, moveKeys } from '../../controller/model/move.ts';
 import { placedOn } from '../../controller/model/workload.ts';
 import { type ControllerNode, type ControllerWorld, createControllerWorld } from '../support/controller-world.ts';
 import { flockMount, imageId } from '../support/inspected.ts';
+import { moveDoc } from '../support/move-documents.ts';
 import { until } from '../support/until.ts';
 
 const routed = { mounts: [], config: { Labels: { 'flock.service': 'web', 'flock.route': 'http://a.example -> 80' } } };
@@ -144,6 +146,25 @@ describe('controllers', () => {
       n1.docker.personStops('web');
       await longEnough();
       assert.deepEqual([n1.docker.started, (await world.workload('web'))?.wanted], [[], 'running']);
+    });
+
+    it('not what a person has stopped while a move copies its volumes', async () => {
+      await n1.start();
+      n1.docker.run('web', routed);
+      const doc = await world.see('web', 'running', (one) => one.wanted === 'running');
+      const move = moveDoc({ id: moveIdSchema.parse('0badcafe'), step: 'stopping' });
+      const people = world.store.connect('people');
+      const put = (step: MoveStep) =>
+        people.transact([{ kind: 'set', key: moveKeys.move(move.id), value: JSON.stringify({ ...move, step }) }]);
+      await put('stopping');
+      await world.change({ ...doc, move: move.id });
+      n1.docker.personStops('web');
+      await longEnough();
+      assert.equal((await world.workload('web'))?.wanted, 'running', 'by then it is the move that stops it');
+      await put('copying');
+      const stopped = await world.see('web', 'stopped', (one) => one.wanted === 'stopped');
+      assert.deepEqual([stopped.move, n1.docker.started], [move.id, []]);
+      await people.close();
     });
 
     it('not while the store does not answer', async () => {
