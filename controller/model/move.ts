@@ -104,6 +104,14 @@ export const moveSteps = [
 ] as const;
 export type MoveStep = (typeof moveSteps)[number];
 
+const holding: ReadonlySet<MoveStep> = new Set([
+  ...(['pausing', 'draining', 'stopping', 'committing', 'starting', 'releasing'] as const),
+  ...(['returning', 'restoring', 'resuming'] as const),
+]);
+
+/** Whether people wait at this step, or may. */
+export const holdsServices = (step: MoveStep): boolean => holding.has(step);
+
 /** Whether the move has not yet begun to stop or start any container of the old node. */
 export function isBeforeStop(step: MoveStep): boolean {
   return moveSteps.indexOf(step) < moveSteps.indexOf('stopping');

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { FlockError, messageOf, unreachable } from '../model/errors.ts';
 import {
   decodeMove,
@@ -18,6 +19,7 @@ import type { Entry } from '../store/store.ts';
 import type { MoveTools } from './ports.ts';
 import { isAt, type Records, readable, readMove } from './records.ts';
 import { executors, type StepResult } from './steps.ts';
+import { createTurns } from './turns.ts';
 
 /**
  * Does this node's steps of all moves, and says of other nodes' that they are lost where those are dead.
@@ -68,6 +70,7 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
   const workers = new Map<MoveId, Worker>();
   const listeners = new Set<() => void>();
   const latch = createLatch();
+  const turns = createTurns(node, movesAtOnce(availableParallelism()), clock.nowMs);
   let moves: ReadonlyMap<MoveId, MoveDoc> = new Map();
 
   function take(entries: readonly Entry[]): void {
@@ -77,6 +80,7 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
       return stored === null ? [] : [stored];
     });
     moves = new Map(read.map(({ doc }) => [doc.id, doc]));
+    turns.seen(moves);
     latch.open();
     for (const listener of listeners) listener();
   }
@@ -173,7 +177,7 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
       if (!over.signal.aborted) stop.abort(new FlockError('deadline-exceeded', `${step} has taken too long`));
     });
     const tell = (progress: MoveProgress) => records.tellProgress(doc, progress);
-    const context = { tell, isRepeated };
+    const context = { tell, isRepeated, turn: turns.wait };
     try {
       // What came between the look at the record and now is seen here.
       latch.open();
@@ -218,6 +222,7 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
   async function tick(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await clock.sleep(lookMs, signal);
+      turns.seen(moves);
       if ([...moves.values()].some((doc) => !isOver(doc))) latch.open();
     }
   }
@@ -240,6 +245,8 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
   };
 }
 
+/** A move alone keeps most of two processors busy, and leaves some room in its waits. */
+const movesAtOnce = (processors: number) => processors + 1;
 const reasonCharactersMax = 800;
 /** So that a worker that ends at once, for reasons of its own, is not begun again without a pause. */
 const restMs = 20;

@@ -35,6 +35,8 @@ export type Executor = (
 
 export type StepContext = {
   readonly tell: (progress: MoveProgress) => Promise<void>;
+  /** Resolves when the move may make people wait. */
+  readonly turn: (doc: MoveDoc, signal: AbortSignal) => Promise<void>;
   /** Somebody may have begun the step before: what he has asked for last may still be under way. */
   readonly isRepeated: boolean;
 };
@@ -46,6 +48,8 @@ const releaseMsMin = 4_000;
 /** Of a step's time, to say why it has failed. */
 const reasonMs = 300;
 const againMs = 500;
+/** As long as a move waits for its turn its volumes are replicated to the target, most of them every second. */
+const freshMs = 15_000;
 /** Containers on the way back are not waited for as long as they would like. */
 const returnStopSeconds = 10;
 
@@ -64,9 +68,13 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
     return { kind: 'done', note: counted(members.length, 'container'), members };
   },
 
-  async copying(tools, doc, signal, { tell }) {
+  async copying(tools, doc, signal, { tell, turn }) {
     await refuseSidecars(tools, doc);
-    return await copyAll(tools, doc, tell, signal);
+    const done = await copyAll(tools, doc, tell, signal);
+    const sinceMs = tools.clock.bootMs();
+    await turn(doc, signal);
+    // Others may be replicated less often.
+    return tools.clock.bootMs() - sinceMs < freshMs ? done : await copyAll(tools, doc, tell, signal);
   },
   async pausing(tools, doc, signal) {
     // Whether they are still there is asked before anybody has to wait.
