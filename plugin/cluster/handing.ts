@@ -136,6 +136,8 @@ export function createHand(parts: HandParts): Hand {
     await Promise.all(records.map(parts.refuseInUse));
     await allOf(records, signal, ({ id }) => storage.unmount(id));
     for (const id of ids) state.setUses(id, []);
+    // Before the record: whoever finds "handing over" after a crash, and another owner, takes everything for being in snapshots.
+    await allOf(volumes, signal, (volume) => replicator.save(volume));
     state.commit({ put: records.map((record) => ({ ...record, phase: { kind: 'handing-over', to } })) });
     let docs: readonly VolumeDoc[];
     try {

@@ -41,11 +41,13 @@ import { orAborted } from './within.ts';
 export type Replicator = {
   /** The content may have changed while it was not mounted, or the copies are others now. */
   touch(id: DatasetId): void;
+  /** Has all that the volume is now in a snapshot. For a caller that has the lock of its name. */
+  save(volume: Replicated): Promise<void>;
   /**
    * Brings one node's copy to what the volume is now, whether the document lists it or not; what is written meanwhile is not in it.
-   * `isLocked`: the caller has the lock of its name, so none is taken here.
+   * `isSaved`: the caller has the lock of its name and has just saved it, so no snapshot is made here.
    */
-  sync(volume: Replicated, node: NodeName, isLocked: boolean, signal: AbortSignal): Promise<void>;
+  sync(volume: Replicated, node: NodeName, isSaved: boolean, signal: AbortSignal): Promise<void>;
   status(id: DatasetId): readonly CopyStatus[];
   /** The snapshot that the node's copy has, and up to when (boot time) that is everything; null: it is not, or that is not known. */
   complete(
@@ -198,6 +200,11 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     if (work.history !== null) work.history = [...work.history, made];
   }
 
+  async function isUnsaved(work: Work): Promise<boolean> {
+    const [mark] = (await storage.contentMarks([work.id])).values();
+    return work.newest === null || mark !== work.mark;
+  }
+
   const takeSnapshotAlone = (volume: Replicated, work: Work, signal: AbortSignal) =>
     locks.with(volume.doc.name, 'replication', signal, async () => {
       // The volume may have been handed to another node while this waited for the lock; then it is a copy.
@@ -220,14 +227,16 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
       const work = works.get(id);
       if (work !== undefined) touch(work, clock.bootMs() + tickMsMin);
     },
-    async sync(volume, node, isLocked, signal) {
+    async save(volume) {
+      const work = workOf(volume.doc.id);
+      if (await isUnsaved(work)) await takeSnapshot(volume, work);
+    },
+    async sync(volume, node, isSaved, signal) {
       const work = workOf(volume.doc.id);
       work.syncs += 1;
       try {
         const target = targetOf(work, node);
-        const [mark] = (await storage.contentMarks([volume.doc.id])).values();
-        if (work.newest === null || mark !== work.mark)
-          await (isLocked ? takeSnapshot(volume, work) : takeSnapshotAlone(volume, work, signal));
+        if (!isSaved && (await isUnsaved(work))) await takeSnapshotAlone(volume, work, signal);
         // The regular round may begin to send as soon as what is being sent has ended.
         while (target.sending !== null) await orAborted(target.sending, signal);
         // A copy that the document does not list may have been given up since it was last seen.

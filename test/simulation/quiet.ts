@@ -73,13 +73,15 @@ function problems(world: World, isThorough: boolean): readonly string[] {
       if (copy?.state !== 'in-sync')
         found.push(`the copy of ${id} on ${node} is ${copy?.state ?? 'unknown'} (${copy?.problem})`);
     }
-    for (const other of isThorough ? world.hosts : []) {
+    for (const other of isThorough ? world.hosts.filter((host) => !host.isLost()) : []) {
       if (other === owner || doc.replicas.includes(other.name)) continue;
       const kind = other.file.records.get(id)?.phase.kind;
       if (kind !== undefined) found.push(`${other.name} has a dataset of ${id} (${kind}) that nobody lists`);
     }
   }
   for (const host of world.hosts) {
+    // What its plugin was just doing may have left something in its state file.
+    if (host.isLost()) continue;
     for (const { volume, isFrozen } of host.containers)
       if (isFrozen()) found.push(`a container of ${volume} on ${host.name} is frozen`);
     for (const [id, { phase }] of host.file.records) {

@@ -230,4 +230,27 @@ describe('the history of an owner', () => {
       assert.equal(await second.read('data'), 'b');
     });
   });
+
+  describe('a volume that is being handed over', () => {
+    it('has all its content in a snapshot before its record says so', async function () {
+      this.timeout(2 * waitMs);
+      const n1 = cluster.node('n1');
+      await n1.create('data', { replicas: '1' });
+      const id = n1.context.state.byName('data' as never)?.id as DatasetId;
+      const end = await n1.use('data');
+      await n1.write('data', 'last');
+      await end();
+      const phases: (string | undefined)[] = [];
+      const { snapshot } = n1.storage;
+      n1.storage.snapshot = async (of, name) => {
+        if (of === id) phases.push(n1.context.state.byId(id)?.phase.kind);
+        return await snapshot(of, name);
+      };
+      await n1.write('data', 'very last');
+      await (await cluster.node('n2').use('data'))();
+      assert.ok(phases.length > 0);
+      assert.deepEqual([...new Set(phases)], ['ready']);
+      assert.equal(await cluster.node('n2').read('data'), 'very last');
+    });
+  });
 });
