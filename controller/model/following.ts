@@ -28,6 +28,8 @@ export type Follow =
 export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   const { me, alive, volumes } = facts;
   if (doc.node === me || alive.has(doc.node) || doc.wanted === 'stopped' || doc.move !== null) return { kind: 'none' };
+  // It would be started on an empty volume of that name.
+  if (isGivenUp(doc, facts)) return { kind: 'none' };
   const [first] = doc.volumes.toSorted((a, b) => (a.name < b.name ? -1 : 1));
   if (first !== undefined) {
     const volume = volumes.get(first.id);
@@ -77,10 +79,15 @@ export function imageNodesOf(
   return [...new Set(nodes)].filter((node) => node !== doc.node);
 }
 
+/** People have given up one of its volumes, with the node that had it. */
+function isGivenUp(doc: WorkloadDoc, { volumes }: FollowFacts): boolean {
+  return doc.volumes.some(({ id }) => !volumes.has(id));
+}
+
 /** Of a node that was taken out of the cluster, and to run nowhere else. One node sees to it. */
 export function isLeftOver(doc: WorkloadDoc, facts: FollowFacts): boolean {
   if (facts.nodes.size === 0 || facts.nodes.has(doc.node) || doc.move !== null) return false;
-  const isGivenUp = doc.volumes.some(({ id }) => !facts.volumes.has(id));
-  const staysDown = doc.wanted === 'stopped' || isGivenUp || (doc.volumes.length === 0 && doc.failover !== 'auto');
+  const staysDown =
+    doc.wanted === 'stopped' || isGivenUp(doc, facts) || (doc.volumes.length === 0 && doc.failover !== 'auto');
   return staysDown && candidatesOf(doc, facts)[0] === facts.me;
 }

@@ -89,21 +89,23 @@ describe('a workload of a dead node', () => {
       assert.ok(kinds(workload({ failover })).every((kind) => kind === 'none'));
     const alive = new Set([n2, n3]);
     assert.ok(kinds(workload(), { alive }).every((kind) => kind === 'none'));
-    const owned = kinds(withVolumes, { alive, owners: { app: n3 } });
+    const owned = kinds(withVolumes, { alive, owners: { app: n3, data: n3 } });
     assert.deepEqual(owned, ['none', 'none', 'claim', 'none'], 'the volume has decided');
   });
 
   it('stays where it is while its node lives, it is stopped, or it is part of a move', () => {
     const all = new Set(names);
-    assert.ok(kinds(withVolumes, { alive: all, owners: { app: n3 } }).every((kind) => kind === 'none'));
+    assert.ok(kinds(withVolumes, { alive: all, owners: { app: n3, data: n3 } }).every((kind) => kind === 'none'));
     for (const changes of [{ wanted: 'stopped' }, { move: '0badcafe' }] as const)
-      assert.ok(kinds({ ...withVolumes, ...changes }, { owners: { app: n3 } }).every((kind) => kind === 'none'));
+      assert.ok(
+        kinds({ ...withVolumes, ...changes }, { owners: { app: n3, data: n3 } }).every((kind) => kind === 'none'),
+      );
   });
 
   it('that can’t be made elsewhere says why, on the one node whose business it is', () => {
     const stuck = { ...withVolumes, obstacles: ['--device /dev/ttyUSB0: the device is this host’s'] };
-    assert.deepEqual(kinds(stuck, { owners: { app: n3 } }), ['none', 'none', 'refused', 'none']);
-    const follow = followOf(stuck, facts(n3, { owners: { app: n3 } }));
+    assert.deepEqual(kinds(stuck, { owners: { app: n3, data: n3 } }), ['none', 'none', 'refused', 'none']);
+    const follow = followOf(stuck, facts(n3, { owners: { app: n3, data: n3 } }));
     assert.match('why' in follow ? follow.why : '', /n1 is dead.*--device/);
   });
 
@@ -115,6 +117,16 @@ describe('a workload of a dead node', () => {
     assert.equal(names.filter((me) => isLeftOver(manual, facts(me, gone))).length, 1);
     assert.equal(names.filter((me) => isLeftOver(workload(), facts(me, gone))).length, 0);
     assert.equal(names.filter((me) => isLeftOver(manual, facts(me))).length, 0, 'it may come back');
+  });
+
+  it('whose volume was given up is never started on an empty one, and is forgotten with the node', () => {
+    const owners = { app: n3 };
+    assert.ok(kinds(withVolumes, { owners }).every((kind) => kind === 'none'));
+    const nodes = new Map([n2, n3, n4].map((name) => [name, { cordoned: false, draining: false }] as const));
+    const gone = { nodes, deadSinceMs: new Map(), owners };
+    assert.equal(names.filter((me) => isLeftOver(withVolumes, facts(me, gone))).length, 1);
+    const both = { ...gone, owners: { app: n3, data: n3 } };
+    assert.equal(names.filter((me) => isLeftOver(withVolumes, facts(me, both))).length, 0);
   });
 
   it('leaves its container behind to be put away, and takes up one that was', () => {
