@@ -80,12 +80,10 @@ const stuckMs = 30_000;
 /** Whether people have to do something before anything else can leave. Pure. */
 export function isStuck({ containers, volumes, copies, problems }: DrainNodeView): boolean {
   const isLeaving = (state: string) => !/^(blocked|stopped|goes with)/.test(state);
-  return (
-    problems.length > 0 &&
-    copies.length === 0 &&
-    ![...containers, ...volumes].some(({ state }) => isLeaving(state)) &&
-    [...containers, ...volumes].some(({ state }) => state.startsWith('blocked'))
-  );
+  const all = [...containers, ...volumes];
+  if (all.some(({ state }) => isLeaving(state))) return false;
+  const haveCopiesNoPlace = problems.some((problem) => problem.startsWith('the copies of'));
+  return copies.length > 0 ? haveCopiesNoPlace : all.some(({ state }) => state.startsWith('blocked'));
 }
 
 function linesOf({ containers, volumes, copies, problems }: DrainNodeView): readonly string[] {

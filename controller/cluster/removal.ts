@@ -24,6 +24,8 @@ const namesMax = 5;
  */
 export async function removeNode(store: Store, rawName: string, options: RemovalOptions): Promise<void> {
   const name = parseNodeName(rawName);
+  /** By this call. */
+  const done: VolumeDoc[] = [];
   for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
     const entry = await existing(store, name);
     const alives = byName(await listBelow(store, keys.alives));
@@ -31,7 +33,9 @@ export async function removeNode(store: Store, rawName: string, options: Removal
     const entries = (await listBelow(store, keys.volumes)).map((found) => ({ found, doc: decodeVolume(found.value) }));
     const locked = new Set(entries.filter(({ found }) => isLocked(found)).map(({ doc }) => doc));
     const alive = alives.get(name);
-    const decision = decideRemoval(name, options, {
+    const rest = options.giveUp.filter((text) => !done.some((doc) => isMeant(doc, text)));
+    const now = { ...options, giveUp: rest, lost: options.lost || done.length > 0 };
+    const decision = decideRemoval(name, now, {
       volumes: entries.map(({ doc }) => doc),
       isNode: (node) => nodes.has(node),
       isAlive: (node) => isLocked(alives.get(node)),
@@ -46,7 +50,12 @@ export async function removeNode(store: Store, rawName: string, options: Removal
         : [{ kind: 'check-index', key: alive.key, index: alive.index } as const]),
     ];
     const given = entries.filter(({ doc }) => decision.includes(doc));
-    if (!(await allDone(given, ({ found, doc }) => giveUp(store, found, doc, stillDead)))) continue;
+    const areGiven = await allDone(given, async ({ found, doc }) => {
+      const isGiven = await giveUp(store, found, doc, stillDead);
+      if (isGiven) done.push(doc);
+      return isGiven;
+    });
+    if (!areGiven) continue;
     const last = await store.transact([
       ...stillDead,
       { kind: 'delete', key: entry.key },
@@ -108,16 +117,17 @@ export function decideRemoval(
       `node ${name} is alive: only a node that is down can be removed. Stop it first ("docker plugin disable -f flock" there)`,
       { name },
     );
-  const isMeant = ({ id, name, trashed }: VolumeDoc, text: string) =>
-    id === text || (trashed === null && name === text);
   const isNamed = (doc: VolumeDoc) => giveUp.some((text) => isMeant(doc, text));
-  // What nobody has may have been given up already: this can be repeated.
-  const others = volumes.filter(({ owner }) => owner !== name);
-  const unknown = giveUp.find(
-    (text) => others.some((doc) => isMeant(doc, text)) && !owned.some((doc) => isMeant(doc, text)),
-  );
+  // With --lost as well it may have been given up before: then this can be repeated. A slip of the pen must not stand for --lost.
+  const known = lost ? volumes.filter(({ owner }) => owner !== name) : null;
+  const isUnknown = (text: string) =>
+    !owned.some((doc) => isMeant(doc, text)) && (known === null || known.some((doc) => isMeant(doc, text)));
+  const unknown = giveUp.find(isUnknown);
   if (unknown !== undefined)
-    return new FlockError('volume-not-found', `node ${name} owns no volume ${quote(unknown)} that could be given up`);
+    return new FlockError(
+      'volume-not-found',
+      `node ${name} owns no volume ${quote(unknown)} that could be given up (any more): leave it out, or use --lost as well`,
+    );
   const isLost = lost || giveUp.length > 0;
   const hasCopies = (doc: VolumeDoc) =>
     doc.trashed === null && doc.replicas.some((node) => node !== name && isNode(node));
@@ -150,6 +160,10 @@ export function decideRemoval(
       `is to hold copies of ${describe(copies)}: "flockctl node rm --force ${name}" removes it all the same; the owners then make the copies elsewhere`,
     );
   return gone;
+}
+
+function isMeant({ id, name, trashed }: VolumeDoc, text: string): boolean {
+  return id === text || (trashed === null && name === text);
 }
 
 function inUse(name: NodeName, volumes: readonly VolumeDoc[], text: string): FlockError {

@@ -29,6 +29,8 @@ export type Listed = {
   readonly labels: Readonly<Record<string, string>>;
   /** Of its volumes, each as often as it is used. */
   readonly volumeDrivers: readonly string[];
+  /** `running`, `exited` and so on, as Docker calls it. */
+  readonly state: string;
   /** As `docker run --network` has it; `container:ID`: it is in that container's network. */
   readonly networkMode: string;
   /** Published now, so none of a container that does not run. */
@@ -43,12 +45,22 @@ const listedSchema = z.array(
     Names: z.array(z.string()).nullish(),
     Labels: z.record(z.string(), z.string()).nullish(),
     Mounts: z.array(z.object({ Driver: z.string().nullish() })).nullish(),
-    HostConfig: z.object({ NetworkMode: z.string().default('') }).nullish(),
+    // Only looked at before a move, so what is odd here must not keep the rest from being seen.
+    State: z.string().catch(''),
+    HostConfig: z
+      .object({ NetworkMode: z.string().catch('') })
+      .nullish()
+      .catch(null),
     Ports: z
       .array(
-        z.object({ IP: z.string().default(''), PublicPort: z.number().nullish(), Type: z.string().default('tcp') }),
+        z.object({
+          IP: z.string().catch(''),
+          PublicPort: z.number().nullish().catch(null),
+          Type: z.string().catch('tcp'),
+        }),
       )
-      .nullish(),
+      .nullish()
+      .catch(null),
   }),
 );
 
@@ -58,11 +70,12 @@ export function createDockerSource(socketPath: string): DockerSource {
   return {
     async list() {
       const answer = listedSchema.parse(await docker.listContainers({ all: true, ...limited() }));
-      return answer.map(({ Id: id, Names, Labels, Mounts, HostConfig, Ports }) => ({
+      return answer.map(({ Id: id, Names, Labels, Mounts, State: state, HostConfig, Ports }) => ({
         id,
         name: nameOf(Names ?? []),
         labels: Labels ?? {},
         volumeDrivers: (Mounts ?? []).flatMap(({ Driver }) => Driver ?? []),
+        state,
         networkMode: HostConfig?.NetworkMode ?? '',
         ports: (Ports ?? []).flatMap(({ IP: ip, PublicPort: port, Type: protocol }) =>
           port == null ? [] : [{ ip, port, protocol }],

@@ -86,7 +86,8 @@ function isGivenUp(doc: WorkloadDoc, { volumes }: FollowFacts): boolean {
 
 /** Of a node that was taken out of the cluster, and to run nowhere else. One node sees to it. */
 export function isLeftOver(doc: WorkloadDoc, facts: FollowFacts): boolean {
-  if (facts.nodes.size === 0 || facts.nodes.has(doc.node) || doc.move !== null) return false;
+  if (facts.nodes.size === 0 || facts.nodes.has(doc.node) || facts.alive.has(doc.node)) return false;
+  if (doc.move !== null) return false;
   const staysDown =
     doc.wanted === 'stopped' || isGivenUp(doc, facts) || (doc.volumes.length === 0 && doc.failover !== 'auto');
   return staysDown && candidatesOf(doc, facts)[0] === facts.me;

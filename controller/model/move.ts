@@ -230,6 +230,15 @@ export const moveIdSchema = z
   .transform((id) => id as MoveId);
 const step = z.enum(moveSteps);
 
+/** The step of a record; null: it can't be read, as a newer flock has written it. */
+export function stepOf(text: string): MoveStep | null {
+  try {
+    return z.object({ step }).parse(JSON.parse(text)).step;
+  } catch {
+    return null;
+  }
+}
+
 export const moveSchema: z.ZodType<MoveDoc> = z.object({
   id: moveIdSchema,
   service: text,

@@ -91,7 +91,7 @@ export function dutyOf(me: NodeName, seen: Seen | null, record: VolumeRecord | n
         return { kind: 'yield', owner: seen.doc.owner, epoch: seen.doc.epoch };
       if (seen.doc.owner !== me || seen.lock === 'other') return { kind: 'none' };
       if (seen.lock === 'free') return { kind: 'lock' };
-      return seen.doc.trashed === null ? { kind: 'republish' } : { kind: 'none' };
+      return seen.doc.trashed === null || seen.doc.epoch > record.epoch ? { kind: 'republish' } : { kind: 'none' };
     case 'replica':
       return dutyOfReplica(me, seen, record);
     case 'ready':

@@ -12,6 +12,7 @@ export type PublishedPort = {
 
 const createSchema = z.object({
   HostConfig: z.object({
+    NetworkMode: z.string().default(''),
     PortBindings: z
       .record(
         z.string(),
@@ -23,7 +24,10 @@ const createSchema = z.object({
 
 /** Those that are to be the same on every host: where Docker chooses, it chooses a free one. */
 export function publishedBy({ create }: Pick<ContainerSpec, 'create'>): readonly PublishedPort[] {
-  const bindings = createSchema.safeParse(create).data?.HostConfig.PortBindings ?? {};
+  const host = createSchema.safeParse(create).data?.HostConfig;
+  // Docker keeps what was asked for with these networks, and publishes nothing.
+  if (host === undefined || /^(none|host|container:.*)$/.test(host.NetworkMode)) return [];
+  const bindings = host.PortBindings ?? {};
   return Object.entries(bindings).flatMap(([inner, hosts]) =>
     (hosts ?? []).flatMap(({ HostIp, HostPort }) =>
       /^[1-9]\d*$/.test(HostPort)
@@ -33,16 +37,16 @@ export function publishedBy({ create }: Pick<ContainerSpec, 'create'>): readonly
   );
 }
 
-const everyAddress: ReadonlySet<string> = new Set(['', '0.0.0.0', '::']);
+/** Whether two addresses of the host meet: `0.0.0.0` and `::` stand for all of their kind, none for all. */
+function doMeet(one: string, other: string): boolean {
+  if (one === other || one === '' || other === '') return true;
+  if (one.includes(':') !== other.includes(':')) return false;
+  return [one, other].some((ip) => ip === '0.0.0.0' || ip === '::');
+}
 
 /** The first of the wanted ports that the others leave no room for; null: none. */
 export function conflictOf(wanted: readonly PublishedPort[], taken: readonly PublishedPort[]): PublishedPort | null {
   const isTaken = ({ ip, port, protocol }: PublishedPort) =>
-    taken.some(
-      (other) =>
-        other.port === port &&
-        other.protocol === protocol &&
-        (other.ip === ip || everyAddress.has(ip) || everyAddress.has(other.ip)),
-    );
+    taken.some((other) => other.port === port && other.protocol === protocol && doMeet(other.ip, ip));
   return wanted.find(isTaken) ?? null;
 }

@@ -59,11 +59,15 @@ export async function refuseTakenPorts(
   }
 }
 
+const ended: ReadonlySet<string> = new Set(['created', 'exited', 'dead']);
+
 /** On the source. A container in the network of one that leaves would be left without any. */
 export async function refuseSidecars({ docker }: MoveTools, { members }: MoveDoc): Promise<void> {
   const listed = await docker.list();
   for (const { name, sourceId } of members) {
-    const sidecar = listed.find(({ networkMode }) => networkMode === `container:${sourceId}`);
+    const sidecar = listed.find(
+      ({ networkMode, state }) => networkMode === `container:${sourceId}` && !ended.has(state),
+    );
     if (sidecar !== undefined)
       throw new FlockError(
         'move-refused',

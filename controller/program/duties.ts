@@ -1,3 +1,4 @@
+import { keys } from '../model/cluster.ts';
 import type { NodeName } from '../model/names.ts';
 import { decodeWorkload, type FormerContainer, placedOn, type WorkloadDoc, workloadKeys } from '../model/workload.ts';
 import { remove, write } from './documents.ts';
@@ -82,7 +83,9 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
 
     async drop(seen) {
       const current = await fresh(seen);
-      if (current === null || !(await remove(store, current))) return;
+      // One that can't be read is there all the same.
+      const home = await store.get(keys.node(seen.node), { fresh: true });
+      if (current === null || home !== null || !(await remove(store, current))) return;
       log.info({ event: 'workload.dropped', name: seen.name, node: seen.node }, 'its node has left the cluster');
     },
 

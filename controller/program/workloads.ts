@@ -2,7 +2,7 @@ import type { DockerWatch } from '../docker/watch.ts';
 import { messageOf } from '../model/errors.ts';
 import { followOf, imageNodesOf, isLeftOver } from '../model/following.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
-import { decodeMove, isBeforeStop, moveKeys } from '../model/move.ts';
+import { isBeforeStop, moveKeys, stepOf } from '../model/move.ts';
 import { timings } from '../model/timing.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import { createLatch } from '../store/latch.ts';
@@ -142,7 +142,8 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     if (revival.kind !== 'wanted' || revival.wanted !== 'stopped') return;
     // A fresh look after the event: what had happened then was not the move's doing.
     const found = await store.get(`${moveKeys.moves}/${move}`, { fresh: true });
-    if (found === null || !isBeforeStop(decodeMove(found.value).step)) return;
+    const step = found === null ? null : stepOf(found.value);
+    if (step === null || !isBeforeStop(step)) return;
     log.info({ event: 'workload.stopped', name: doc.name, move, reason: revival.why }, 'it stays stopped');
     if (!(await write(store, { ...doc, wanted: revival.wanted }, index))) within(times.retryMs);
   }

@@ -110,10 +110,9 @@ export function createCopies(parts: CopiesParts): Copies {
   async function admit(peer: NodeName, { id, epoch }: CopyRequest): Promise<Replica | null> {
     const record = state.byId(id) ?? null;
     if (record !== null && record.epoch > epoch) throw stale(record, epoch);
-    if (record !== null && isReplica(record) && record.epoch === epoch && record.phase.owner === peer) {
-      if (taking.has(id)) throw new FlockError('volume-busy', `this node may be taking volume ${quote(record.name)}`);
-      return record;
-    }
+    if (record !== null && taking.has(id))
+      throw new FlockError('volume-busy', `this node may be taking volume ${quote(record.name)}`);
+    if (record !== null && isReplica(record) && record.epoch === epoch && record.phase.owner === peer) return record;
     const volume = await directory.look(id);
     if (volume === null || volume.doc.owner !== peer || volume.doc.epoch !== epoch) {
       throw new FlockError('epoch-stale', `the store does not show ${peer} as the owner of ${id} with epoch ${epoch}`, {

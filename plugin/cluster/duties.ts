@@ -185,14 +185,18 @@ export function createDuties(parts: DutyParts): Duties {
       }
       case 'publish': {
         // One that was taken out of the cluster has to join again before it brings anything.
-        if (record.phase.kind !== 'ready' || directory.node(node) === null) return;
+        if (record.phase.kind === 'rolling-back' || directory.node(node) === null) return;
+        // What was being handed over can't be passed on any more: a late transaction compares the document that is gone.
         const doc = await transitions.claim(record);
-        commit({ ...record, epoch: doc.epoch }, 'published');
+        commit({ ...record, epoch: doc.epoch, phase: { kind: 'ready' } }, 'published');
         return;
       }
-      case 'republish':
-        await transitions.setTrashed(record.id, trashedOf(record), record.name);
+      case 'republish': {
+        const doc = await transitions.setTrashed(record.id, trashedOf(record), record.name);
+        // Of one that had come back from the trash with a new epoch, but for a crash.
+        if (doc.epoch > record.epoch) state.commit({ put: [{ ...record, epoch: doc.epoch }] });
         return;
+      }
       default:
         unreachable(duty);
     }

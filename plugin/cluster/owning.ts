@@ -57,9 +57,10 @@ export function createOwnership(parts: OwnershipParts): Ownership {
     publish,
     async restore(record) {
       // What a rollback has replaced was never published.
-      if ((await directory.look(record.id)) === null) return await claim(record);
+      const seen = await directory.look(record.id);
+      if (seen === null) return await claim(record);
       await publish(record);
-      return record;
+      return { ...record, epoch: Math.max(record.epoch, seen.doc.epoch) };
     },
     withdraw: (record) => transitions.withdraw(record),
     touched: (id) => replicator.touch(id),

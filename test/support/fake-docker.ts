@@ -126,7 +126,7 @@ export function createFakeEngine(): FakeEngine {
           Config: { Labels: Record<string, string> };
           Mounts: { Driver: string }[];
           HostConfig: { NetworkMode: string };
-          State: { Running: boolean };
+          State: { Running: boolean; Status: string };
         };
         const isRunning = State.Running;
         return {
@@ -134,6 +134,7 @@ export function createFakeEngine(): FakeEngine {
           name: fake.name,
           labels: Config.Labels,
           volumeDrivers: Mounts.flatMap(({ Driver }) => Driver ?? []),
+          state: State.Status,
           networkMode: HostConfig.NetworkMode,
           ports: isRunning ? publishedBy({ create: { HostConfig } }) : [],
         };

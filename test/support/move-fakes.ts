@@ -114,7 +114,8 @@ export function createFakes(parts: FakeParts) {
         async list() {
           return [...host.containers.values()].map(({ id, name, workload, running, networkMode = 'bridge' }) => {
             const ports = running ? publishedBy(workload.spec) : [];
-            return { id, name, labels: { [workloadLabel]: workload.id }, volumeDrivers: [], networkMode, ports };
+            const state = running ? 'running' : 'exited';
+            return { id, name, labels: { [workloadLabel]: workload.id }, volumeDrivers: [], state, networkMode, ports };
           });
         },
         async inspect(id) {

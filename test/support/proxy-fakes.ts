@@ -69,6 +69,7 @@ export function createFakeDocker(): FakeDocker {
         name: Name.slice(1),
         labels: Config.Labels,
         volumeDrivers: [],
+        state: 'running',
         networkMode: 'default',
         ports: [],
       }));

@@ -355,6 +355,8 @@ describe('nodes', () => {
     const second = await rejects(remove('node-2', { lost: true }), 'volume-in-use');
     assert.match(second.message, /owns the volume db: .*--give-up/);
     await rejects(remove('node-2', { giveUp: ['other'] }), 'volume-not-found');
+    await rejects(remove('node-2', { giveUp: ['bd'] }), 'volume-not-found');
+    await rejects(remove('node-2', { giveUp: ['other'], lost: true }), 'volume-not-found');
     assert.deepEqual(await left(), all);
     await put(volume('db', 'node-1', ['node-2']));
     const third = await rejects(remove('node-2', { force: true }), 'volume-in-use');
@@ -414,7 +416,7 @@ describe('nodes', () => {
         return writes === 2 ? Promise.reject(new Error('the store is away')) : hosts.store.transact(operations);
       },
     };
-    const options = { force: false, lost: false, giveUp: ['db', 'other'] };
+    const options = { force: false, lost: true, giveUp: ['db', 'other'] };
     await assert.rejects(removeNode(store, 'node-2', options), /away/);
     await removeNode(hosts.store, 'node-2', options);
     assert.deepEqual(await names(), ['node-1']);

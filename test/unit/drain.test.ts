@@ -133,5 +133,8 @@ describe('draining a node', () => {
     const copies = [volumeDoc('far', 'n2', { replicas: ['n1'] })];
     assert.equal(isStuck(viewed({ workloads: [tied], volumes: copies })), false);
     assert.equal(isStuck(viewed({})), false);
+    const few = nodes.slice(0, 2);
+    assert.equal(isStuck(viewed({ volumes: copies, nodes: few })), true, 'there is no other place for the copy');
+    assert.equal(isStuck(viewed({ volumes: [...copies, ...volumes], nodes: few, workloads: [web] })), false);
   });
 });

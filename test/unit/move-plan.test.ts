@@ -175,6 +175,8 @@ describe('the plan of a move', () => {
       publishing('80/udp', '8080'),
       publishing('80/tcp', ''),
       publishing('80/tcp', '8080', '10.0.0.2'),
+      publishing('80/tcp', '8080', '::'),
+      { create: { HostConfig: { ...publishing('80/tcp', '8080').create.HostConfig, NetworkMode: 'none' } } },
     ].map((spec, index) => workload(`other${index}`, 'n2', { spec }));
     const stopped = workload('stopped', 'n2', { wanted: 'stopped', spec: publishing('80/tcp', '8080') });
     assert.deepEqual(obstaclesOf({ workloads: [web, ...others, stopped] }), []);

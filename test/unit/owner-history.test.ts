@@ -3,8 +3,9 @@ import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { hasCode } from '../../controller/model/errors.ts';
 import { type DatasetId, parseNodeName, type SnapshotName } from '../../controller/model/names.ts';
 import { parseReplicationSnapshot } from '../../controller/model/replication.ts';
+import type { VolumeRecord } from '../../controller/model/volume.ts';
 import { createSnapshot, rollbackVolume } from '../../plugin/volumes/snapshots.ts';
-import { restoreVolume } from '../../plugin/volumes/trash.ts';
+import { purgeVolume, removeVolume, restoreVolume } from '../../plugin/volumes/trash.ts';
 import { never } from '../support/plugin-context.ts';
 import { type SmallCluster, startSmallCluster } from '../support/small-cluster.ts';
 import { until } from '../support/until.ts';
@@ -152,6 +153,48 @@ describe('the history of an owner', () => {
       await until('it is there again', waitMs, () => (epoch() > 2 ? true : undefined));
       assert.equal(cluster.node('n3').agent.directory.byName('data' as never)?.doc.epoch, epoch());
       assert.equal(await cluster.node('n2').read('data'), 'kept');
+    });
+  });
+
+  describe('a volume that was forgotten while it was handed over', () => {
+    it('is published, too', async function () {
+      this.timeout(2 * waitMs);
+      const n1 = cluster.node('n1');
+      await n1.create('data', { replicas: '0' });
+      const { state } = n1.context;
+      const record = state.byName('data' as never) as VolumeRecord;
+      await cluster.client.transact([
+        { kind: 'delete', key: keys.volume(record.id) },
+        { kind: 'delete', key: keys.name('data' as never) },
+      ]);
+      state.commit({ put: [{ ...record, phase: { kind: 'handing-over', to: parseNodeName('n2') } }] });
+      await until('it is there again', waitMs, () =>
+        state.byId(record.id)?.phase.kind === 'ready' ? true : undefined,
+      );
+      assert.ok((state.byId(record.id)?.epoch ?? 0) > 2);
+    });
+  });
+
+  describe('what was brought back from the trash, but for a crash', () => {
+    it('can be brought back again, and purged', async function () {
+      this.timeout(2 * waitMs);
+      const n1 = cluster.node('n1');
+      await n1.create('data', { replicas: '0' });
+      const { state } = n1.context;
+      const record = state.byName('data' as never) as VolumeRecord;
+      await removeVolume(n1.context, 'data', 'operator', never);
+      await cluster.client.transact([{ kind: 'delete', key: keys.volume(record.id) }]);
+      const { stamp } = n1.storage;
+      n1.storage.stamp = () => Promise.reject(new Error('the plugin was killed'));
+      await assert.rejects(restoreVolume(n1.context, record.id, 'other', never), /killed/);
+      n1.storage.stamp = stamp;
+      await until('record and document agree', waitMs, () =>
+        (state.byId(record.id)?.epoch ?? 0) > 2 ? true : undefined,
+      );
+      await restoreVolume(n1.context, record.id, 'again', never);
+      await removeVolume(n1.context, 'again', 'operator', never);
+      await purgeVolume(n1.context, record.id, never);
+      assert.equal(state.byId(record.id), undefined);
     });
   });
 
