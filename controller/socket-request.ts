@@ -15,7 +15,9 @@ export type SocketAnswer = { readonly status: number; readonly text: string };
 /** One question to a program that listens on a unix socket. Rejects with what node says where there is no answer. */
 export function askSocket({ socketPath, method, path, body, signal }: SocketRequest): Promise<SocketAnswer> {
   return new Promise((resolve, reject) => {
-    const headers = body === undefined ? {} : { 'content-type': 'application/json' };
+    const sent = body === undefined ? null : Buffer.from(JSON.stringify(body));
+    // With DELETE Node says nothing of the length by itself.
+    const headers = sent === null ? {} : { 'content-type': 'application/json', 'content-length': sent.length };
     const outgoing = request({ socketPath, method, path, headers, signal }, (response) => {
       let text = '';
       response.setEncoding('utf8');
@@ -27,7 +29,7 @@ export function askSocket({ socketPath, method, path, body, signal }: SocketRequ
       response.on('error', reject);
     });
     outgoing.on('error', reject);
-    outgoing.end(body === undefined ? undefined : JSON.stringify(body));
+    outgoing.end(sent ?? undefined);
   });
 }
 

@@ -105,6 +105,8 @@ describe('the API of a cluster', () => {
     refused(await one.ask('PATCH', '/v1/nodes/node-2', { cordoned: true }), 404, 'node-not-found');
     await makeAlive(hosts.store, 'node-1');
     refused(await one.ask('DELETE', '/v1/nodes/node-1?force=true'), 409, 'node-exists');
+    refused(await one.ask('DELETE', '/v1/nodes/node-1', { lost: true, giveUp: ['data'] }), 409, 'node-exists');
+    refused(await one.ask('DELETE', '/v1/nodes/node-1', { lots: true }), 400, 'invalid-request');
   });
 
   it('refuses what it does not understand, and changes nothing', async () => {
