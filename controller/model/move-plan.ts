@@ -189,9 +189,11 @@ function portObstacles(
   { workloads }: PlanFacts,
   target: PlanNode,
 ): readonly string[] {
+  const own = wanted === 'running' ? publishedBy(spec) : [];
+  if (own.length === 0) return [];
   const there = workloads.filter((one) => one.node === target.name && one.wanted === 'running' && !group.includes(one));
   return there.flatMap((other) => {
-    const taken = wanted === 'running' ? conflictOf(publishedBy(spec), publishedBy(other.spec)) : null;
+    const taken = conflictOf(own, publishedBy(other.spec));
     return taken === null ? [] : [portTaken(name, taken, other.name, target.name)];
   });
 }

@@ -71,6 +71,8 @@ async function round(
     } catch (error) {
       signal.throwIfAborted();
       if (!mayPass(error)) throw error;
+      // Other moves wait for their turn with copies of their own.
+      if (hasCode(error, 'too-many-requests')) movedAtMs = clock.bootMs();
       problem = messageOf(error);
       await clock.sleep(againMs, signal);
     }

@@ -1,4 +1,4 @@
-import { holdsServices, type MoveDoc, type MoveId } from '../model/move.ts';
+import { holdsServices, type MoveDoc, type MoveId, type MoveStep } from '../model/move.ts';
 import type { NodeName } from '../model/names.ts';
 
 /**
@@ -12,7 +12,7 @@ export type Turns = {
   seen(moves: ReadonlyMap<MoveId, MoveDoc>): void;
 };
 
-/** A move that stands still for so long, as its controller is gone, holds up nobody else. */
+/** A move that stands still for so long, as its controller is gone or there is much to send, holds up nobody else. */
 const stuckMs = 180_000;
 
 type Waiting = { readonly go: () => void };
@@ -21,14 +21,15 @@ type Waiting = { readonly go: () => void };
 export function createTurns(node: NodeName, atOnce: number, nowMs: () => number): Turns {
   let moves: ReadonlyMap<MoveId, MoveDoc> = new Map();
   let waiting: readonly Waiting[] = [];
-  /** Who was let go and is not yet seen to have gone on. */
-  const granted = new Map<MoveId, MoveDoc>();
+  /** Who was let go and is not yet seen to have gone on, and when. */
+  const granted = new Map<MoveId, { readonly step: MoveStep; readonly atMs: number }>();
 
   function held(): number {
     const holding = [...moves.values()].filter(
       ({ from, step, stepSinceMs }) => from === node && holdsServices(step) && nowMs() - stepSinceMs < stuckMs,
     );
-    return new Set([...holding.map(({ id }) => id), ...granted.keys()]).size;
+    const going = [...granted].flatMap(([id, { atMs }]) => (nowMs() - atMs < stuckMs ? [id] : []));
+    return new Set([...holding.map(({ id }) => id), ...going]).size;
   }
 
   function grant(): void {
@@ -46,7 +47,7 @@ export function createTurns(node: NodeName, atOnce: number, nowMs: () => number)
         const entry: Waiting = {
           go() {
             signal.removeEventListener('abort', leave);
-            granted.set(doc.id, doc);
+            granted.set(doc.id, { step: doc.step, atMs: nowMs() });
             resolve();
           },
         };

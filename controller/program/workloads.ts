@@ -135,16 +135,19 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     }
   }
 
-  /** While its volumes are copied, which may take long, people may stop it; from then on the move stops it itself. */
+  /** While its volumes are copied, which may take long, people may stop and start it; from then on the move does so itself. */
   async function noteStop({ inspected }: LocalContainer, { doc, index }: Stored<WorkloadDoc>, move: string) {
     const revival = reviver.judge(inspected, doc);
     if (revival.kind === 'wait') within(revival.ms);
-    if (revival.kind !== 'wanted' || revival.wanted !== 'stopped') return;
+    if (revival.kind !== 'wanted') return;
     // A fresh look after the event: what had happened then was not the move's doing.
     const found = await store.get(`${moveKeys.moves}/${move}`, { fresh: true });
     const step = found === null ? null : stepOf(found.value);
     if (step === null || !isBeforeStop(step)) return;
-    log.info({ event: 'workload.stopped', name: doc.name, move, reason: revival.why }, 'it stays stopped');
+    log.info(
+      { event: `workload.${revival.wanted}`, name: doc.name, move, reason: revival.why },
+      'so it is after the move',
+    );
     if (!(await write(store, { ...doc, wanted: revival.wanted }, index))) within(times.retryMs);
   }
 

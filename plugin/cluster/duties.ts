@@ -194,7 +194,9 @@ export function createDuties(parts: DutyParts): Duties {
       case 'republish': {
         const doc = await transitions.setTrashed(record.id, trashedOf(record), record.name);
         // Of one that had come back from the trash with a new epoch, but for a crash.
-        if (doc.epoch > record.epoch) state.commit({ put: [{ ...record, epoch: doc.epoch }] });
+        const latest = state.byId(record.id);
+        if (latest?.phase.kind === 'trashed' && doc.epoch > latest.epoch)
+          state.commit({ put: [{ ...latest, epoch: doc.epoch }] });
         return;
       }
       default:

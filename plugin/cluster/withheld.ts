@@ -18,10 +18,13 @@ export function createWithheld(clock: Pick<Clock, 'bootMs'>): Withheld {
     has: (id) => (untilMs.get(id) ?? 0) > clock.bootMs(),
     until: (id, ms) => void untilMs.set(id, Math.max(ms, untilMs.get(id) ?? 0)),
     async during(id, work) {
+      // An attempt before may still come about whatever becomes of this one.
+      const before = untilMs.get(id);
       untilMs.set(id, Number.POSITIVE_INFINITY);
       try {
         const done = await work();
-        untilMs.delete(id);
+        if (before === undefined || before === Number.POSITIVE_INFINITY) untilMs.delete(id);
+        else untilMs.set(id, before);
         return done;
       } catch (error) {
         if (hasCode(error, 'not-owner')) untilMs.delete(id);

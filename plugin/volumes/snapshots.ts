@@ -132,8 +132,6 @@ export async function finishRollback(context: Context, record: VolumeRecord): Pr
   const kept: VolumeRecord = {
     ...record,
     id: aside,
-    // A volume that the cluster knows nothing of.
-    epoch: 0,
     phase: { kind: 'trashed', removedAtMs: nowMs, expiresAtMs: nowMs + keptMs, reason: 'rolled back' },
   };
   context.state.commit({ put: [ready, kept] });

@@ -164,6 +164,8 @@ describe('controllers', () => {
       await put('copying');
       const stopped = await world.see('web', 'stopped', (one) => one.wanted === 'stopped');
       assert.deepEqual([stopped.move, n1.docker.started], [move.id, []]);
+      n1.docker.personStarts('web');
+      await world.see('web', 'running again', (one) => one.wanted === 'running');
       await people.close();
     });
 
