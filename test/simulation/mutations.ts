@@ -107,18 +107,6 @@ export const mutations: readonly Mutation[] = [
     seedsMax: 500,
   },
   {
-    name: 'the history of an owner has epochs that were passed over',
-    file: 'controller/model/replication.ts',
-    changes: [
-      {
-        from: 'let base = byEpoch.get(epoch);',
-        to: 'for (const one of bases) history.push({ epoch: one.epoch, timeMs: one.timeMs });\n  let base = byEpoch.get(epoch);',
-      },
-    ],
-    rules: ['I4'],
-    seedsMax: 10_000,
-  },
-  {
     name: 'a new owner is said to have more than it began with',
     file: 'controller/model/ownership.ts',
     changes: [
