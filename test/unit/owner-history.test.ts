@@ -19,6 +19,13 @@ describe('the history of an owner', () => {
   });
   afterEach(async () => await cluster.dispose());
 
+  /** The store knows nothing of the volume "data" any more. */
+  const forget = (id: string) =>
+    cluster.client.transact([
+      { kind: 'delete', key: keys.volume(id as DatasetId) },
+      { kind: 'delete', key: keys.name('data' as never) },
+    ]);
+
   describe('an owner that has nothing but a complete stream of the epoch before', () => {
     it('makes no stash of an older copy, as the document says that its history has all of that', async function () {
       this.timeout(3 * waitMs);
@@ -146,10 +153,7 @@ describe('the history of an owner', () => {
       const id = context.state.byName('data' as never)?.id ?? '';
       const epoch = () => context.state.byId(id as never)?.epoch ?? 0;
       assert.equal(epoch(), 2);
-      await cluster.client.transact([
-        { kind: 'delete', key: keys.volume(id as never) },
-        { kind: 'delete', key: keys.name('data' as never) },
-      ]);
+      await forget(id);
       await until('it is there again', waitMs, () => (epoch() > 2 ? true : undefined));
       assert.equal(cluster.node('n3').agent.directory.byName('data' as never)?.doc.epoch, epoch());
       assert.equal(await cluster.node('n2').read('data'), 'kept');
@@ -163,10 +167,7 @@ describe('the history of an owner', () => {
       await n1.create('data', { replicas: '0' });
       const { state } = n1.context;
       const record = state.byName('data' as never) as VolumeRecord;
-      await cluster.client.transact([
-        { kind: 'delete', key: keys.volume(record.id) },
-        { kind: 'delete', key: keys.name('data' as never) },
-      ]);
+      await forget(record.id);
       state.commit({ put: [{ ...record, phase: { kind: 'handing-over', to: parseNodeName('n2') } }] });
       await until('it is there again', waitMs, () =>
         state.byId(record.id)?.phase.kind === 'ready' ? true : undefined,
