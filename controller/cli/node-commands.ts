@@ -81,8 +81,8 @@ async function change({ client, print }: Session, name: string, body: unknown): 
   print(changed, () => formatTable([changed], columns));
 }
 
-function stateOf({ alive, cordoned, draining }: NodeView): string {
-  return `${alive ? 'up' : 'DOWN'}${draining ? ', draining' : cordoned ? ', cordoned' : ''}`;
+function stateOf({ alive, controller, cordoned, draining }: NodeView): string {
+  return `${alive ? (controller ? 'up' : 'up, no controller') : 'DOWN'}${draining ? ', draining' : cordoned ? ', cordoned' : ''}`;
 }
 
 function labels(node: NodeView): string {

@@ -10,10 +10,11 @@ import { byName, isLocked, listBelow } from './entries.ts';
 export const attemptsMax = 10;
 
 export async function listNodes(store: Store): Promise<readonly NodeView[]> {
-  const [nodes = [], alives = [], spaces = [], volumes = []] = await Promise.all(
-    [keys.nodes, keys.alives, keys.spaces, keys.volumes].map((key) => listBelow(store, key)),
+  const [nodes = [], alives = [], controllers = [], spaces = [], volumes = []] = await Promise.all(
+    [keys.nodes, keys.alives, keys.controllers, keys.spaces, keys.volumes].map((key) => listBelow(store, key)),
   );
   const alive = byName(alives);
+  const controller = byName(controllers);
   const space = byName(spaces);
   const docs = volumes.map((entry) => decodeVolume(entry.value));
   return nodes.map((entry) => {
@@ -25,6 +26,7 @@ export async function listNodes(store: Store): Promise<readonly NodeView[]> {
     return {
       ...doc,
       alive: isLocked(life),
+      controller: isLocked(controller.get(doc.name)),
       version: life === undefined ? null : decodeAlive(life.value).version,
       sizeBytes,
       freeBytes,

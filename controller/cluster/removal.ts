@@ -60,6 +60,7 @@ export async function removeNode(store: Store, rawName: string, options: Removal
       ...stillDead,
       { kind: 'delete', key: entry.key },
       { kind: 'delete', key: keys.alive(name) },
+      { kind: 'delete', key: keys.controller(name) },
       { kind: 'delete', key: keys.space(name) },
     ]);
     if (last.kind === 'done') return;

@@ -75,6 +75,8 @@ export const nodeView = z.object({
   address: z.string(),
   port: z.number(),
   alive: z.boolean(),
+  /** Whether its controller is at work: who makes, starts and moves containers there. */
+  controller: z.boolean().default(true),
   cordoned: z.boolean(),
   draining: z.boolean().default(false),
   labels: z.record(z.string(), z.string()),

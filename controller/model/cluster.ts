@@ -16,6 +16,7 @@ import { volumeOptionsSchema } from './volume.ts';
  *     cluster            ClusterDoc
  *     nodes/NODE         NodeDoc: who is in the cluster, changed by people only
  *     alive/NODE         AliveDoc, locked by the node's session for as long as it lives; on its end the key stays, unlocked
+ *     controllers/NODE   AliveDoc of its controller, locked in the same way by a session of that
  *     volumes/ID         VolumeDoc, locked by the session of its owner
  *     names/NAME         the ID of the volume that has the name
  *     space/NODE         SpaceDoc, about twice a minute at most; nobody watches it
@@ -50,7 +51,7 @@ export type NodeDoc = {
 export type StreamFormat = 'zfs' | 'btrfs';
 
 export type AliveDoc = {
-  /** New with each start of the node's plugin. */
+  /** New with each start of the node's plugin, or controller. */
   readonly incarnation: string;
   readonly version: string;
 };
@@ -92,6 +93,8 @@ export const keys = {
   volume: (id: DatasetId) => `volumes/${id}`,
   name: (name: VolumeName) => `names/${name}`,
   names: 'names',
+  controller: (name: NodeName) => `controllers/${name}`,
+  controllers: 'controllers',
   space: (name: NodeName) => `space/${name}`,
   spaces: 'space',
   token: (hash: string) => `tokens/${hash}`,

@@ -9,6 +9,8 @@ export type FollowFacts = {
   readonly me: NodeName;
   readonly nodes: ReadonlyMap<NodeName, { readonly cordoned: boolean; readonly draining: boolean }>;
   readonly alive: ReadonlySet<NodeName>;
+  /** Nodes whose controller is not at work: nobody there could make a container. */
+  readonly silentSinceMs: ReadonlyMap<NodeName, number>;
   /** Boot clock. */
   readonly deadSinceMs: ReadonlyMap<NodeName, number>;
   readonly nowMs: number;
@@ -46,13 +48,14 @@ export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   return unlessObstacles(doc, `node ${doc.node} is dead`);
 }
 
-/** Living nodes that may be given something, best first: for each workload in another order, and in the same one everywhere. */
+/** Living nodes with controllers that may be given something, best first: for each workload in another order, and in the same one everywhere. */
 export function candidatesOf(
   doc: Pick<WorkloadDoc, 'id' | 'node'>,
-  { nodes, alive }: Pick<FollowFacts, 'nodes' | 'alive'>,
+  { nodes, alive, silentSinceMs }: Pick<FollowFacts, 'nodes' | 'alive' | 'silentSinceMs'>,
 ): readonly NodeName[] {
   return [...nodes]
-    .filter(([node, { cordoned, draining }]) => alive.has(node) && node !== doc.node && !cordoned && !draining)
+    .filter(([node]) => alive.has(node) && !silentSinceMs.has(node) && node !== doc.node)
+    .filter(([, { cordoned, draining }]) => !cordoned && !draining)
     .map(([node]) => ({ node, hash: hashText(`${doc.id} ${node}`) }))
     .toSorted((a, b) => b.hash - a.hash || (a.node < b.node ? -1 : 1))
     .map(({ node }) => node);
@@ -66,7 +69,7 @@ function unlessObstacles({ obstacles }: WorkloadDoc, why: string): Follow {
 /** The nodes that should have a workload's image before they need it: where its volumes' copies are, or where it would go. */
 export function imageNodesOf(
   doc: WorkloadDoc,
-  facts: Pick<FollowFacts, 'nodes' | 'alive'> & {
+  facts: Pick<FollowFacts, 'nodes' | 'alive' | 'silentSinceMs'> & {
     readonly volumes: ReadonlyMap<DatasetId, Pick<VolumeDoc, 'owner' | 'replicas'>>;
   },
 ): readonly NodeName[] {

@@ -8,7 +8,7 @@ export type MoveDuty =
   | { readonly kind: 'none' }
   /** This node's turn. */
   | { readonly kind: 'work' }
-  /** The node whose turn it is is dead, and to say so is up to this one now. */
+  /** The node whose turn it is is dead, or its controller gone, and to say so is up to this one now. */
   | { readonly kind: 'lost'; readonly reason: string }
   /** As `lost`, unless somebody else says it before. */
   | { readonly kind: 'wait'; readonly untilBootMs: number };
@@ -19,6 +19,8 @@ export type NodesSeen = {
   readonly nodes: ReadonlyMap<NodeName, unknown>;
   readonly alive: ReadonlySet<NodeName>;
   readonly deadSinceMs: ReadonlyMap<NodeName, number>;
+  /** Nodes whose controller is not at work. */
+  readonly silentSinceMs: ReadonlyMap<NodeName, number>;
   /** A node is dead for good, as far as its turn goes, after this time without a session. */
   readonly guardMs: number;
   readonly nowBootMs: number;
@@ -31,23 +33,38 @@ export function dutyOfMove(doc: MoveDoc, me: NodeName, seen: NodesSeen): MoveDut
   const turn = turnOf(doc);
   if (turn === null || isOver(doc)) return { kind: 'none' };
   if (turn === me) return { kind: 'work' };
-  const deadAtMs = deadFrom(turn, seen);
-  if (deadAtMs === null) return { kind: 'none' };
-  const untilBootMs = deadAtMs + rankMs * rankOf(doc, me, seen);
-  return seen.nowBootMs >= untilBootMs ? { kind: 'lost', reason: `${turn} is dead` } : { kind: 'wait', untilBootMs };
+  const gone = goneFrom(turn, seen);
+  if (gone === null) return { kind: 'none' };
+  const untilBootMs = gone.atBootMs + rankMs * rankOf(doc, me, seen);
+  return seen.nowBootMs >= untilBootMs ? { kind: 'lost', reason: gone.why } : { kind: 'wait', untilBootMs };
 }
 
-/** From when on (boot clock) a node counts as dead; null: it does not, or nobody has seen it die. */
-function deadFrom(node: NodeName, { nodes, alive, deadSinceMs, guardMs }: NodesSeen): number | null {
-  if (alive.has(node)) return null;
+/**
+ * Docker starts a controller that has crashed again within a second or so, and an update takes some: after this time nobody waits for it any
+ * more. Its host lives, so this is no reason to take anything from it.
+ */
+const silenceMs = 15_000;
+
+/** From when on (boot clock) nobody waits any more for what a node is to do, and why; null: it is expected to do it. */
+function goneFrom(node: NodeName, seen: NodesSeen): { readonly atBootMs: number; readonly why: string } | null {
+  if (!seen.alive.has(node)) {
+    const atBootMs = deadFrom(node, seen);
+    return atBootMs === null ? null : { atBootMs, why: `${node} is dead` };
+  }
+  const since = seen.silentSinceMs.get(node);
+  return since === undefined ? null : { atBootMs: since + silenceMs, why: `the controller of ${node} has gone` };
+}
+
+/** From when on (boot clock) a node without a session counts as dead; null: nobody has seen it die. */
+function deadFrom(node: NodeName, { nodes, deadSinceMs, guardMs }: NodesSeen): number | null {
   if (!nodes.has(node)) return Number.NEGATIVE_INFINITY;
   const since = deadSinceMs.get(node);
   return since === undefined ? null : since + guardMs;
 }
 
-function rankOf({ id }: MoveDoc, me: NodeName, { alive }: NodesSeen): number {
+function rankOf({ id }: MoveDoc, me: NodeName, { alive, silentSinceMs }: NodesSeen): number {
   const score = (node: NodeName) => mix(hashText(id) ^ hashText(node));
-  return [...alive].filter((node) => node !== me && score(node) > score(me)).length;
+  return [...alive].filter((node) => node !== me && !silentSinceMs.has(node) && score(node) > score(me)).length;
 }
 
 /** Why a step that runs is to end now, as a failure; null: it goes on. */
@@ -55,8 +72,8 @@ export function interruptionOf(doc: MoveDoc, me: NodeName, seen: NodesSeen): str
   if (!canAbort(doc)) return null;
   if (doc.abort !== null) return `turned back: ${doc.abort}`;
   const other = doc.from === me ? doc.to : doc.from;
-  const deadAtMs = deadFrom(other, seen);
-  return deadAtMs !== null && seen.nowBootMs >= deadAtMs ? `${other} is dead` : null;
+  const gone = goneFrom(other, seen);
+  return gone !== null && seen.nowBootMs >= gone.atBootMs ? gone.why : null;
 }
 
 /** What is left of the pause, or where nothing waits, of the time that the step may take. */

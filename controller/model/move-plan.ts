@@ -27,7 +27,10 @@ export type MovePlan = {
   readonly obstacles: readonly string[];
 };
 
-export type PlanNode = PlacementNode;
+export type PlanNode = PlacementNode & {
+  /** Whether its controller is at work. */
+  readonly controller: boolean;
+};
 
 /** What the store says. */
 export type PlanFacts = {
@@ -87,6 +90,7 @@ export function planGroup(
     limits,
     obstacles: [
       ...nodeObstacles(from, source, target, volumes.length > 0),
+      ...controllerObstacles(source, target),
       ...workloads.flatMap((workload) => workloadObstacles(workload, workloads, facts, target, limits)),
       ...volumes.flatMap((volume) => volumeObstacles(volume, from, target, facts.volumes)),
       ...sizeObstacles(workloads, volumes.length),
@@ -151,6 +155,15 @@ function nodeObstacles(
     `${name} keeps volumes on ${target.format}, ${from} on ${source?.format}: these can't be exchanged`,
   );
   return obstacles;
+}
+
+/** Containers are made, stopped and started by the controllers of both nodes. */
+function controllerObstacles(source: PlanNode | undefined, target: PlanNode): readonly string[] {
+  const silent = [source, target].filter((node) => node?.alive === true && !node.controller);
+  return silent.map(
+    (node) =>
+      `the controller of ${node?.name} is not at work: "docker ps -a --filter name=flock-controller" there shows why ("make up" starts it)`,
+  );
 }
 
 function workloadObstacles(

@@ -126,7 +126,7 @@ export type StepOutcome =
       readonly pausedAtMs?: number | null;
     }
   | { readonly kind: 'failed'; readonly reason: string }
-  /** The node whose turn it is is dead. */
+  /** The node whose turn it is is dead, or has no controller any more. */
   | { readonly kind: 'lost'; readonly reason: string };
 
 type Rule = {
@@ -134,7 +134,7 @@ type Rule = {
   readonly next: MoveStep;
   /** Where a failure leads; null: the step is as good as done then, for what it did not do ends by itself or is done later. */
   readonly failed: MoveStep | null;
-  /** Where it leads when the node whose turn it is is dead. */
+  /** Where it leads when the node whose turn it is is dead, or its controller gone. */
   readonly lost: MoveStep;
 };
 

@@ -52,7 +52,8 @@ export async function readFacts({ store, view }: Pick<BeginParts, 'store' | 'vie
     nodes: [...seen.nodes.values()].map((doc) => {
       const room = rooms.get(doc.name);
       const space = room === undefined ? null : decodeSpace(room.value);
-      return { ...doc, alive: seen.alive.has(doc.name), deadSinceMs: null, space };
+      const isAlive = seen.alive.has(doc.name);
+      return { ...doc, alive: isAlive, controller: !seen.silentSinceMs.has(doc.name), deadSinceMs: null, space };
     }),
     routed: routes.services,
     indexes: new Map(workloads.map(({ doc, index }) => [doc.id, index])),

@@ -22,7 +22,7 @@ import { executors, type StepResult } from './steps.ts';
 import { createTurns } from './turns.ts';
 
 /**
- * Does this node's steps of all moves, and says of other nodes' that they are lost where those are dead.
+ * Does this node's steps of all moves, and says of other nodes' that they are lost where those, or their controllers, are gone.
  *
  * INVARIANTS
  * - One worker for each move. It begins a step with a fresh look at the record, or with what it wrote itself last, and writes what came of it only where the record is
@@ -88,8 +88,8 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
   function nodesSeen(): NodesSeen | null {
     const seen = view.seen();
     if (seen === null) return null;
-    const { nodes, alive, deadSinceMs, profile } = seen;
-    return { nodes, alive, deadSinceMs, guardMs: timings[profile].guardMs, nowBootMs: clock.bootMs() };
+    const { nodes, alive, deadSinceMs, silentSinceMs, profile } = seen;
+    return { nodes, alive, deadSinceMs, silentSinceMs, guardMs: timings[profile].guardMs, nowBootMs: clock.bootMs() };
   }
 
   function look(signal: AbortSignal): void {

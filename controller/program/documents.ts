@@ -21,7 +21,9 @@ export type Workloads = ReadonlyMap<WorkloadId, Stored<WorkloadDoc>>;
 export type Belonging =
   | { readonly kind: 'workload'; readonly stored: Stored<WorkloadDoc> }
   | { readonly kind: 'new'; readonly id: WorkloadId }
-  /** It was put away, is to be, or was made for a move: it has no document of its own. */
+  /** It was made for a move, has never run, and nobody comes back for it. */
+  | { readonly kind: 'left'; readonly id: WorkloadId }
+  /** It was put away, is to be, or is part of a move: it has no document of its own. */
   | { readonly kind: 'none' };
 
 /** The containers of a node that documents speak of, by id. */
@@ -39,12 +41,33 @@ export function spokenOf(workloads: Workloads, me: NodeName): Spoken {
   };
 }
 
-export function belongingOf({ Id, Config }: InspectedWorkload, workloads: Workloads, spoken: Spoken): Belonging {
+/** The workload that flock has made it for; null: a person has made it. */
+function labelledWorkload({ Config }: InspectedWorkload): WorkloadId | null {
+  const label = Config.Labels?.[workloadLabel];
+  return label !== undefined && /^[0-9a-f]{16}$/.test(label) ? (label as WorkloadId) : null;
+}
+
+export function belongingOf(
+  inspected: InspectedWorkload,
+  workloads: Workloads,
+  spoken: Spoken,
+  me: NodeName,
+): Belonging {
+  const { Id, State } = inspected;
   const own = spoken.own.get(Id);
   if (own !== undefined) return { kind: 'workload', stored: own };
-  const label = Config.Labels?.[workloadLabel];
-  const id = label !== undefined && /^[0-9a-f]{16}$/.test(label) ? (label as WorkloadId) : workloadIdFor(Id);
-  return spoken.former.has(Id) || workloads.has(id) ? { kind: 'none' } : { kind: 'new', id };
+  if (spoken.former.has(Id)) return { kind: 'none' };
+  const label = labelledWorkload(inspected);
+  const doc = workloads.get(label ?? workloadIdFor(Id))?.doc;
+  if (doc === undefined) return { kind: 'new', id: label ?? workloadIdFor(Id) };
+  return label !== null && State.Status === 'created' && isLeftBehind(doc, me)
+    ? { kind: 'left', id: label }
+    : { kind: 'none' };
+}
+
+/** Whether a container of the workload that never ran on this node is of no use any more. */
+export function isLeftBehind({ node, move }: Pick<WorkloadDoc, 'node' | 'move'>, me: NodeName): boolean {
+  return node !== me && move === null;
 }
 
 /**

@@ -1,7 +1,15 @@
+import { z } from 'zod';
 import { keys } from '../model/cluster.ts';
 import type { NodeName } from '../model/names.ts';
-import { decodeWorkload, type FormerContainer, placedOn, type WorkloadDoc, workloadKeys } from '../model/workload.ts';
-import { remove, write } from './documents.ts';
+import {
+  decodeWorkload,
+  type FormerContainer,
+  placedOn,
+  type WorkloadDoc,
+  type WorkloadId,
+  workloadKeys,
+} from '../model/workload.ts';
+import { isLeftBehind, remove, write } from './documents.ts';
 import type { Home } from './home.ts';
 import { putAway } from './putting-away.ts';
 import type { Reviver } from './reviver.ts';
@@ -24,7 +32,11 @@ export type Duties = {
   adopt(doc: WorkloadDoc): Promise<void>;
   start(doc: WorkloadDoc, why: string): Promise<void>;
   putAway(doc: WorkloadDoc, former: FormerContainer): Promise<void>;
+  /** A container was made here for a move that ended without it, and has never run. */
+  clear(containerId: string, workload: WorkloadId): Promise<void>;
 };
+
+const neverRun = z.object({ State: z.object({ Status: z.literal('created') }) });
 
 export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Duties {
   const { node, store, docker, images, maker, events, log } = home;
@@ -110,6 +122,15 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
       const rest = doc.former.filter((one) => one.node !== node || one.containerId !== former.containerId);
       if (!(await write(store, { ...doc, former: rest }, entry.index))) return;
       if (done !== null) events.tell('put-away', doc.name, done);
+    },
+
+    async clear(containerId, workload) {
+      const entry = await store.get(workloadKeys.workload(workload), { fresh: true });
+      if (entry === null || !isLeftBehind(decodeWorkload(entry.value), node)) return;
+      const found = neverRun.safeParse(await docker.inspect(containerId));
+      if (!found.success) return;
+      await docker.remove(containerId);
+      log.info({ event: 'leftover.removed', container: containerId, workload }, 'it was made for a move that failed');
     },
   };
 }

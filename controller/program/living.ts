@@ -9,6 +9,7 @@ import { FlockError, messageOf } from '../model/errors.ts';
 import type { NodeIdentity } from '../model/identity.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
 import { type NodeName, parseNodeName } from '../model/names.ts';
+import { readVersion } from '../server/version.ts';
 import { openEmbeddedStore } from '../store/embedded.ts';
 import { openStore } from '../store/opening.ts';
 import type { Store } from '../store/store.ts';
@@ -19,6 +20,7 @@ import { imagePortOffset, startImageServer } from './image-server.ts';
 import { createImages } from './images.ts';
 import { createMaker } from './maker.ts';
 import type { ControllerPaths } from './paths.ts';
+import { createPresence } from './presence.ts';
 import type { Reviver } from './reviver.ts';
 import { workloadRoutes } from './routes.ts';
 import { createClusterView } from './view.ts';
@@ -54,6 +56,7 @@ export type LivingParts = {
 };
 
 const identityMs = 60_000;
+const incarnationBytes = 8;
 const retryMs = 2_000;
 
 /** Throws while the store's file or the membership can't be read. */
@@ -91,6 +94,8 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
     volumeIds: place === null ? createIdsAlone(paths.pluginSocket) : idsInCluster,
     ...(parts.times === undefined ? {} : { times: parts.times }),
   });
+  const alive = { incarnation: clock.randomHex(incarnationBytes), version: await readVersion(paths.version) };
+  const presence = createPresence({ store, node, clock, alive, log });
   const others = parts.parts.map((make) => make(home));
   const router = Router().use(workloadRoutes(view), ...others.flatMap(({ routers = [] }) => routers));
 
@@ -137,7 +142,7 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
         view.run(ended),
         events.run(ended),
         workloads.run(ended),
-        ...(identity === null ? [] : [serveImages(identity, ended)]),
+        ...(identity === null ? [] : [serveImages(identity, ended), presence.run(ended)]),
         ...others.map((part) => part.run(ended)),
       ];
       try {

@@ -19,6 +19,8 @@ export type Seen = {
   readonly alive: ReadonlySet<NodeName>;
   /** Nodes whose session is over, and since when this node has seen that without a break (boot clock). */
   readonly deadSinceMs: ReadonlyMap<NodeName, number>;
+  /** Nodes whose controller is not at work, and since when this node has seen that without a break (boot clock). */
+  readonly silentSinceMs: ReadonlyMap<NodeName, number>;
   readonly volumes: ReadonlyMap<DatasetId, VolumeDoc>;
   readonly workloads: ReadonlyMap<WorkloadId, Stored<WorkloadDoc>>;
   readonly profile: Profile;
@@ -51,10 +53,14 @@ export function createClusterView({ store, isCluster, clock, log }: ViewParts): 
   const nodes = createDocuments(decodeNode, log);
   const volumes = createDocuments(decodeVolume, log);
   const workloads = createDocuments(decodeWorkload, log);
-  const waiting = new Set(isCluster ? ['nodes', 'alive', 'volumes', 'workloads', 'profile'] : ['workloads']);
+  const waiting = new Set(
+    isCluster ? ['nodes', 'alive', 'controllers', 'volumes', 'workloads', 'profile'] : ['workloads'],
+  );
   let names: readonly NodeName[] = [];
   let alive: ReadonlySet<NodeName> = new Set();
   let deadSinceMs: ReadonlyMap<NodeName, number> = new Map();
+  let controllers: ReadonlySet<NodeName> = new Set();
+  let silentSinceMs: ReadonlyMap<NodeName, number> = new Map();
   let profile: Profile = 'default';
   let seen: Seen | null = null;
   let fault: string | null = null;
@@ -63,12 +69,14 @@ export function createClusterView({ store, isCluster, clock, log }: ViewParts): 
     if (fault !== null) log.info({ event: 'store.answers' }, 'the store answers again');
     fault = null;
     waiting.delete(part);
-    deadSinceMs = deadOf(names, alive, deadSinceMs, clock.bootMs());
+    deadSinceMs = missingOf(names, alive, deadSinceMs, clock.bootMs());
+    silentSinceMs = missingOf(names, controllers, silentSinceMs, clock.bootMs());
     if (waiting.size === 0)
       seen = {
         nodes: new Map([...nodes.all().values()].map(({ doc }) => [doc.name, doc])),
         alive,
         deadSinceMs,
+        silentSinceMs,
         volumes: new Map([...volumes.all().values()].map(({ doc }) => [doc.id, doc])),
         workloads: new Map([...workloads.all().values()].map((stored) => [stored.doc.id, stored])),
         profile,
@@ -81,6 +89,7 @@ export function createClusterView({ store, isCluster, clock, log }: ViewParts): 
     fault = messageOf(error);
     // Who was dead may have been alive in between.
     deadSinceMs = new Map();
+    silentSinceMs = new Map();
   }
 
   async function follow(
@@ -146,19 +155,23 @@ export function createClusterView({ store, isCluster, clock, log }: ViewParts): 
         follow('alive', keys.alives, signal, (entries) => {
           alive = new Set(namesOf(entries.filter(isLocked)));
         }),
+        follow('controllers', keys.controllers, signal, (entries) => {
+          controllers = new Set(namesOf(entries.filter(isLocked)));
+        }),
         readProfile(signal),
       ]);
     },
   };
 }
 
-function deadOf(
+/** Who is not among those that are there, and since when. */
+function missingOf(
   names: readonly NodeName[],
-  alive: ReadonlySet<NodeName>,
+  there: ReadonlySet<NodeName>,
   before: ReadonlyMap<NodeName, number>,
   nowMs: number,
 ): ReadonlyMap<NodeName, number> {
-  return new Map(names.filter((name) => !alive.has(name)).map((name) => [name, before.get(name) ?? nowMs]));
+  return new Map(names.filter((name) => !there.has(name)).map((name) => [name, before.get(name) ?? nowMs]));
 }
 
 function namesOf(entries: readonly Entry[]): readonly NodeName[] {

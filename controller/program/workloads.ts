@@ -116,8 +116,11 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     for (const id of madeSinceMs.keys()) if (!here.has(id)) madeSinceMs.delete(id);
     const spoken = spokenOf(seen.workloads, node);
     for (const local of all) {
-      const belonging = belongingOf(local.inspected, seen.workloads, spoken);
+      const belonging = belongingOf(local.inspected, seen.workloads, spoken, node);
       if (belonging.kind === 'new') await publishNew(local, belonging.id, seen);
+      // Never beside what would make, and might use, the same container.
+      if (belonging.kind === 'left')
+        begin(jobs, `make ${belonging.id}`, () => duties.clear(local.inspected.Id, belonging.id));
       if (belonging.kind !== 'workload') continue;
       // What a move does with it is the move's business.
       if (belonging.stored.doc.move !== null) {

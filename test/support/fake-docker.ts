@@ -9,7 +9,8 @@ import { type Changes, inspectAnswer } from './inspected.ts';
 
 /** A Docker Engine in this process, as controllers see it, and what people and processes do to its containers. */
 export type FakeEngine = Docker & {
-  /** `docker run -d`. Answers the id. */
+  /** `docker create`, `docker run -d`. Answer the id. */
+  add(name: string, changes?: Changes): string;
   run(name: string, changes?: Changes): string;
   /** Its process ends by itself. */
   crash(name: string, exitCode?: number): void;
@@ -91,6 +92,7 @@ export function createFakeEngine(): FakeEngine {
   return {
     images,
     started,
+    add: (name, changes = {}) => add(name, changes, 'created'),
     run(name, changes = {}) {
       const id = add(name, changes, 'created');
       start(get(id));

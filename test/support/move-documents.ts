@@ -82,6 +82,7 @@ export function volumeDoc(name: string, owner: string, change: VolumeChange = {}
 
 export const planNode: (name: string, change?: Partial<PlanNode>) => PlanNode = (name, change = {}) => ({
   ...node(name),
+  controller: true,
   space: { sizeBytes: 1000 * gibi, freeBytes: 600 * gibi },
   ...change,
 });

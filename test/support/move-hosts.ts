@@ -67,9 +67,11 @@ export async function createMoveHosts(documents: {
     const node = parseNodeName(name);
     const session = await admin.createSession({ name, ttlMs: hourMs, lockDelayMs: 0 });
     const { alive: _alive, space: _space, ...doc } = planNode(name);
+    const value = JSON.stringify({ incarnation: '1', version: '1' });
     await admin.transact([
       { kind: 'set', key: keys.node(node), value: JSON.stringify(doc) },
-      { kind: 'lock', key: keys.alive(node), value: JSON.stringify({ incarnation: '1', version: '1' }), session },
+      { kind: 'lock', key: keys.alive(node), value, session },
+      { kind: 'lock', key: keys.controller(node), value, session },
     ]);
   }
 

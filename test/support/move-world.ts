@@ -7,6 +7,7 @@ import { decodeWorkload, type WorkloadDoc, workloadKeys } from '../../controller
 import { createMover, type Mover } from '../../controller/moves/mover.ts';
 import { createRecords } from '../../controller/moves/records.ts';
 import type { Clock } from '../../controller/program/home.ts';
+import { createPresence } from '../../controller/program/presence.ts';
 import { createClusterView } from '../../controller/program/view.ts';
 import { createMemoryStore } from '../../controller/store/memory.ts';
 import type { Operation, SessionId } from '../../controller/store/store.ts';
@@ -24,9 +25,9 @@ export type Fault = {
   readonly at: number;
   /**
    * `refused`: not done, an error. `unanswered`: done, and an error all the same. `crash-...`: the controller ends there, and its successor
-   * begins a second later. `death-...`: the whole host.
+   * begins a second later. `gone-...`: the controller ends there, and has no successor. `death-...`: the whole host.
    */
-  readonly how: 'refused' | 'unanswered' | 'crash-before' | 'crash-after' | 'death-before' | 'death-after';
+  readonly how: 'refused' | 'unanswered' | `${'crash' | 'gone' | 'death'}-${'before' | 'after'}`;
 };
 
 export type Call = { readonly node: string; readonly what: string };
@@ -44,6 +45,7 @@ export type MoveWorld = ReturnType<typeof createMoveWorld>;
 
 const restartMs = 1_000;
 const hourMs = 3_600_000;
+const alive = { incarnation: '1', version: '1' };
 
 export function createMoveWorld(faults: readonly Fault[] = []) {
   const names = ['n1', 'n2', 'n3'];
@@ -97,7 +99,7 @@ export function createMoveWorld(faults: readonly Fault[] = []) {
         session = await admin.createSession({ name, ttlMs: 20 * hourMs, lockDelayMs: 0 });
         await admin.transact([
           { kind: 'set', key: keys.node(node), value: JSON.stringify(nodeDocOf(name)) },
-          { kind: 'lock', key: keys.alive(node), value: JSON.stringify({ incarnation: '1', version: '1' }), session },
+          { kind: 'lock', key: keys.alive(node), value: JSON.stringify(alive), session },
         ]);
       },
       begin() {
@@ -111,6 +113,7 @@ export function createMoveWorld(faults: readonly Fault[] = []) {
         mover = createMover({ tools, records, view });
         void view.run(signal);
         void mover.run(signal);
+        void createPresence({ store: client, node, clock, alive, log }).run(signal);
       },
       crash() {
         crash.abort(new Error('crashed'));
@@ -142,14 +145,12 @@ export function createMoveWorld(faults: readonly Fault[] = []) {
     const isStore = what === 'transact';
     const failed = (text: string) => new FlockError(isStore ? 'store-unavailable' : 'deadline-exceeded', text);
     const end = async () => {
-      if (how === 'death-before' || how === 'death-after') host.die();
-      else {
-        host.crash();
-        scheduler.after(restartMs, () => host.begin());
-      }
+      if (how?.startsWith('death')) host.die();
+      else host.crash();
+      if (how?.startsWith('crash')) scheduler.after(restartMs, () => host.begin());
       return await gone();
     };
-    if (how === 'crash-before' || how === 'death-before') return await end();
+    if (how?.endsWith('before')) return await end();
     const problem = broken.get(name);
     if (how === 'refused' || problem !== undefined) {
       await sleep(5);
@@ -157,7 +158,7 @@ export function createMoveWorld(faults: readonly Fault[] = []) {
     }
     const result = await work();
     if (host.isDead()) return await gone();
-    if (how === 'crash-after' || how === 'death-after') return await end();
+    if (how?.endsWith('after')) return await end();
     if (how === 'unanswered') throw failed(`no answer to ${what}`);
     // Whoever crashed meanwhile hears nothing any more.
     return ended.aborted ? await gone() : result;

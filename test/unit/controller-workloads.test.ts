@@ -261,7 +261,62 @@ describe('controllers', () => {
     });
   });
 
+  describe('tell whether their controller is at work', () => {
+    const isAtWork = (name: string) =>
+      world.store.entries().some(({ key, session }) => key === `controllers/${name}` && session !== null);
+
+    it('as long as it is', async () => {
+      assert.equal(isAtWork('n1'), false);
+      await n1.start();
+      await until('it is told', 10_000, () => (isAtWork('n1') ? true : undefined));
+      await n1.stop();
+      assert.equal(isAtWork('n1'), false);
+      // One that could not say farewell.
+      const old = world.store.connect('old');
+      const session = await old.createSession({ name: 'old', ttlMs: 600_000, lockDelayMs: 0 });
+      await old.transact([{ kind: 'lock', key: 'controllers/n1', value: '{}', session }]);
+      await n1.start();
+      const own = () => world.store.entries().find(({ key, value }) => key === 'controllers/n1' && value !== '{}');
+      await until('the new one has taken its place', 10_000, () => (own()?.session != null ? true : undefined));
+      assert.equal(await old.renewSession(session), false);
+      await old.close();
+    });
+
+    it('so that nothing without volumes is given to a node that has none', async () => {
+      const n3 = world.node('n3');
+      await Promise.all([n1.start(), n3.start()]);
+      const names = ['one', 'two', 'three', 'four'];
+      for (const name of names) {
+        n1.docker.run(name, routed);
+        await world.see(name, 'there', () => true);
+      }
+      await until('the image is brought', 10_000, () => (n3.docker.images.has(imageId) ? true : undefined));
+      await Promise.all([n1.stop(), n1.die()]);
+      for (const name of names) await running(n3, name);
+    });
+  });
+
   describe('put away what a move has left', () => {
+    it('and what was made for one that failed, unless it has run', async () => {
+      await world.volume('pgdata', 'n1', ['n2']);
+      await Promise.all([n1.start(), n2.start()]);
+      n1.docker.run('db');
+      const doc = await world.see('db', 'there', () => true);
+      await world.change({ ...doc, move: '0badcafe' });
+      const labels = { config: { Labels: { [workloadLabel]: doc.id } } };
+      n2.docker.add('db', labels);
+      n2.docker.run('db-that-ran', labels);
+      n2.docker.personStops('db-that-ran');
+      n2.docker.add('stranger', { mounts: [], config: { Labels: {} } });
+      await longEnough();
+      assert.deepEqual(n2.docker.states(), { db: 'created', 'db-that-ran': 'exited', stranger: 'created' });
+      const now = await world.see('db', 'in the move', ({ move }) => move !== null);
+      await world.change({ ...now, move: null, revision: now.revision + 1 });
+      await until('it is removed', 10_000, () => ('db' in n2.docker.states() ? undefined : true));
+      await longEnough();
+      assert.deepEqual(n2.docker.states(), { 'db-that-ran': 'exited', stranger: 'created' });
+    });
+
     it('once the move is over, and never take what was made for it for a workload', async () => {
       await world.volume('pgdata', 'n1', ['n2']);
       await Promise.all([n1.start(), n2.start()]);

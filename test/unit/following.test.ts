@@ -43,6 +43,7 @@ function facts(
     nodes: new Map(names.map((name) => [name, { cordoned: false, draining: false }])),
     alive: new Set([n2, n3, n4]),
     deadSinceMs: new Map([[n1, 0]]),
+    silentSinceMs: new Map(),
     nowMs: 100_000,
     guardMs: 7_000,
     volumes: new Map(Object.entries(owners).map(([name, owner]) => [volume(name).id, { owner, trashed: null }])),

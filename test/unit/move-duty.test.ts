@@ -19,6 +19,7 @@ function seen(dead: Readonly<Record<string, number>> = {}, change: Partial<Nodes
     nodes: new Map(all.map((name) => [name, {}])),
     alive: new Set(all.filter((name) => !deadSinceMs.has(name))),
     deadSinceMs,
+    silentSinceMs: new Map(),
     guardMs: 7_000,
     nowBootMs: 100_000,
     ...change,
@@ -26,6 +27,30 @@ function seen(dead: Readonly<Record<string, number>> = {}, change: Partial<Nodes
 }
 
 describe('who does what about a move', () => {
+  it('does not wait for a living node whose controller has been gone for fifteen seconds', () => {
+    const copying = moveDoc({ step: 'copying' });
+    const silent = (sinceMs: number) => seen({}, { silentSinceMs: new Map([[n1, sinceMs]]) });
+    const kinds = (sinceMs: number) => all.map((me) => dutyOfMove(copying, me, silent(sinceMs)).kind);
+    assert.deepEqual(kinds(90_000), ['work', 'wait', 'wait', 'wait']);
+    assert.deepEqual(kinds(80_000), ['work', 'lost', 'lost', 'lost']);
+    const duty = dutyOfMove(copying, n3, silent(0));
+    assert.deepEqual(duty, { kind: 'lost', reason: 'the controller of n1 has gone' });
+    assert.equal(interruptionOf(copying, n2, silent(90_000)), null);
+    assert.equal(interruptionOf(copying, n2, silent(80_000)), 'the controller of n1 has gone');
+    assert.equal(interruptionOf(moveDoc({ step: 'starting' }), n2, silent(0)), null, 'too late to turn back');
+  });
+
+  it('does not wait for the word of a node whose controller has gone', () => {
+    const copying = moveDoc({ step: 'copying' });
+    const dead = seen({ n1: 92_900 });
+    const waits = [n2, n3, n4].filter((me) => dutyOfMove(copying, me, dead).kind === 'wait');
+    const first = [n2, n3, n4].find((me) => !waits.includes(me));
+    assert.ok(first !== undefined && waits.length === 2);
+    const silentSinceMs = new Map([[first, 0]]);
+    const later = waits.map((me) => dutyOfMove(copying, me, { ...dead, silentSinceMs }).kind);
+    assert.deepEqual(later.toSorted(), ['lost', 'wait']);
+  });
+
   it('is the node whose turn it is, and nobody else while that lives', () => {
     const copying = moveDoc({ step: 'copying' });
     assert.deepEqual(

@@ -217,6 +217,25 @@ describe('moving containers', () => {
     assert.deepEqual([...reasons].toSorted(), ['n1 is dead', 'n2 is dead']);
   });
 
+  it('ends with a reason wherever a controller goes for good, and is never committed to a node that has none', async function () {
+    this.timeout(minuteMs);
+    const reasons = new Set<string>();
+    await eachFault(['gone-before', 'gone-after'], (world, context, of) => {
+      const { step, failure, history, from, to } = world.move() ?? of.move;
+      const gone = failure?.reason.match(/^the controller of (n\d) has gone$/)?.[1];
+      if (gone !== undefined) reasons.add(`${gone === from ? 'source' : 'target'}, ${failure?.step}`);
+      else assert.equal(step, 'done', context);
+      const isBeforeStop = !history.some((line) => line.step === 'stopping');
+      if (failure !== null && isBeforeStop) checkServes(world, context);
+      if (gone === to && failure?.step !== 'starting') assert.deepEqual(world.runs('web'), [from], context);
+    });
+    const expected = ['preparing', 'copying', 'pausing', 'draining', 'stopping', 'committing', 'starting'];
+    assert.deepEqual(
+      [...new Set([...reasons].map((text) => text.split(', ')[1] ?? ''))].toSorted(),
+      expected.toSorted(),
+    );
+  });
+
   it('turns back whenever it is asked to before the commit, and not afterwards', async function () {
     this.timeout(minuteMs);
     const { calls } = await run(group());

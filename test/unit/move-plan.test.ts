@@ -92,6 +92,16 @@ describe('the plan of a move', () => {
 
   const named: readonly (readonly [string, Partial<PlanFacts>, RegExp, string?, object?])[] = [
     ['the same node', {}, /^it is on n1 already$/, 'n1'],
+    [
+      'a target without a controller',
+      { nodes: [planNode('n1'), planNode('n2', { controller: false })] },
+      /^the controller of n2 is not at work: "docker ps/,
+    ],
+    [
+      'a source without a controller',
+      { nodes: [planNode('n1', { controller: false }), planNode('n2')] },
+      /^the controller of n1 is not at work/,
+    ],
     ['a dead target', { nodes: [planNode('n1'), planNode('n2', { alive: false })] }, /^n2 is dead/],
     [
       'a dead source',
