@@ -185,6 +185,37 @@ export function rollbacks(members: () => Members): void {
       await servedBy(at, loads, false);
     });
 
+    it('the target’s controller goes and stays away: nothing is moved there, and what was has a reason', async () => {
+      const stateOf = async (name: string) =>
+        (await n(3).flockctl('node', 'ls')).split('\n').find((line) => line.startsWith(`${name} `)) ?? '';
+      const stays = async () => {
+        await n(2).docker('stop', 'flock-controller');
+        await until('that is seen', 10_000, async () =>
+          (await stateOf('n2')).includes('up, no controller') ? true : undefined,
+        );
+      };
+      const comesBack = async () => {
+        await n(2).docker('start', 'flock-controller');
+        await until('that is seen', 10_000, async () => (/ up +\d/.test(await stateOf('n2')) ? true : undefined));
+      };
+      await begin();
+      await stays();
+      await assert.rejects(startMove(members(), n(1), 'web', n(2)).begun, /the controller of n2 is not at work/);
+      await comesBack();
+      await touch(n(1), 'slow');
+      const loads = loadCounter(hosts(), web);
+      const moving = startMove(members(), n(3), 'web', n(2));
+      await reaches(members(), moving, 'starting');
+      await stays();
+      await turnedBack(moving, ['starting'], /the controller of n2 has gone/);
+      // Docker had been asked to start it.
+      await servedBy(n(2), loads, true);
+      await until('nothing is left on n1', 20_000, async () =>
+        (await n(1).docker('ps', '-a', '--format', '{{.Names}}')).split('\n').includes('web') ? undefined : true,
+      );
+      await comesBack();
+    });
+
     it('a proxy does not say that it holds: nothing was stopped', async () => {
       await begin();
       const started = await n(1).docker('inspect', '--format', '{{.State.StartedAt}}', 'web');
