@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from 'pino';
 import type { z } from 'zod';
@@ -40,6 +40,8 @@ export type DockerWatchParts<Inspected> = {
   readonly onEvent?: (event: ContainerEvent | null) => void;
   readonly log: Logger;
   readonly times?: Partial<DockerTimes>;
+  /** Resolves after the time or when the signal fires; for tests with a time of their own. */
+  readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
 };
 
 export type DockerTimes = {
@@ -57,7 +59,7 @@ const inspectionsMax = 4;
 const dirtyMax = 1_000;
 
 export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>): DockerWatch<Inspected> {
-  const { source, schema, isWanted, onChange, onEvent, log } = parts;
+  const { source, schema, isWanted, onChange, onEvent, log, sleep = pause } = parts;
   const times = { ...dockerTimes, ...parts.times };
   const latch = createLatch();
   let known: ReadonlyMap<string, Inspected> | null = null;
@@ -130,22 +132,29 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
       } catch (error) {
         log.debug({ event: 'docker.events-ended', reason: messageOf(error) }, 'asked for again');
       }
-      await pause(times.retryMs, signal);
+      await sleep(times.retryMs, signal);
       // Whatever happened meanwhile was told to nobody.
       if (!signal.aborted) mark(null);
     }
   }
 
+  async function lookFully(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      await sleep(times.fullMs, signal);
+      mark(null);
+    }
+  }
+
   async function work(signal: AbortSignal): Promise<void> {
     while (await latch.pass(signal)) {
-      await pause(times.settleMs, signal);
+      await sleep(times.settleMs, signal);
       if (signal.aborted) return;
       // `look` has told why.
       const isDone = await look().then(
         () => true,
         () => false,
       );
-      if (!isDone) await pause(times.retryMs, signal);
+      if (!isDone) await sleep(times.retryMs, signal);
     }
   }
 
@@ -156,18 +165,13 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
     wake: () => latch.open(),
     async run(signal) {
       latch.open();
-      const timer = setInterval(() => mark(null), times.fullMs);
-      try {
-        await Promise.all([listen(signal), work(signal)]);
-      } finally {
-        clearInterval(timer);
-      }
+      await Promise.all([listen(signal), work(signal), lookFully(signal)]);
     },
   };
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return sleep(ms, undefined, { signal }).catch(() => {});
+  return setTimeout(ms, undefined, { signal }).catch(() => {});
 }
 
 async function eachOf<T extends object>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {

@@ -31,6 +31,8 @@ export type Ending =
   | 'by-itself'
   /** A controller has stopped it, for a move that came to nothing. */
   | 'by-flock'
+  /** None: it was started, and what Docker said of it is older than that. */
+  | 'started'
   /** It was not seen. */
   | 'unknown';
 
@@ -62,6 +64,7 @@ export function reviveOf(facts: RevivalFacts): Revival {
   if (status === 'created') return { kind: 'start', why: 'it was made and is to run' };
   // Docker is about to remove it.
   if (status !== 'exited') return { kind: 'none' };
+  if (ending === 'started') return { kind: 'wait', ms: settleMs };
   const settledMs = ending === 'by-itself' ? settleByItselfMs : settleMs;
   if (facts.downMs < settledMs) return { kind: 'wait', ms: settledMs - facts.downMs };
   if (ending === 'by-flock') return { kind: 'start', why: 'a move had stopped it' };

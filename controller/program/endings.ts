@@ -21,9 +21,11 @@ type Told = {
   readonly signals: readonly { readonly number: number; readonly atMs: number }[];
   readonly isStopped: boolean;
   readonly diedAtMs: number | null;
+  /** It was started, and has not ended since. */
+  readonly isStarted: boolean;
 };
 
-const untold: Told = { signals: [], isStopped: false, diedAtMs: null };
+const untold: Told = { signals: [], isStopped: false, diedAtMs: null, isStarted: false };
 /** HUP, USR1 and others mean "read your files again" to most programs. */
 const ending: ReadonlySet<number> = new Set([
   constants.signals.SIGINT,
@@ -60,11 +62,14 @@ export function createEndings(bootMs: () => number): Endings {
       }
       const { container, action, signal } = event;
       const atMs = bootMs();
-      if (action === 'start' || action === 'destroy') {
+      if (action === 'start') {
+        ours.delete(container);
+        change(container, () => ({ ...untold, isStarted: true }));
+      } else if (action === 'destroy') {
         told.delete(container);
         ours.delete(container);
       } else if (action === 'stop') change(container, (before) => ({ ...before, isStopped: true }));
-      else if (action === 'die') change(container, (before) => ({ ...before, diedAtMs: atMs }));
+      else if (action === 'die') change(container, (before) => ({ ...before, diedAtMs: atMs, isStarted: false }));
       else if (action === 'kill')
         change(container, (before) => ({
           ...before,
@@ -77,7 +82,8 @@ export function createEndings(bootMs: () => number): Endings {
     },
     of(container, stopSignal) {
       if (ours.has(container)) return 'by-flock';
-      const { signals, isStopped, diedAtMs } = told.get(container) ?? untold;
+      const { signals, isStopped, diedAtMs, isStarted } = told.get(container) ?? untold;
+      if (isStarted) return 'started';
       if (isStopped) return 'signalled';
       if (diedAtMs === null) return 'unknown';
       const own = numberOf(stopSignal);

@@ -20,6 +20,9 @@ export type FakeEngine = Docker & {
   personRemoves(name: string): void;
   /** What is there, with Docker's word for it. */
   states(): Readonly<Record<string, string>>;
+  all(): readonly FakeRow[];
+  /** The machine loses its power: nothing runs, and nobody is told. */
+  lose(): void;
   idOf(name: string): string;
   readonly images: Map<string, { readonly id: string; names: Set<string> }>;
   /** From now on containers can't be started, for this reason; null: they can. */
@@ -39,7 +42,27 @@ type Fake = {
 
 const notFound = (what: string) => new FlockError('docker-failed', `no such ${what}`, { status: 404 });
 
-export function createFakeEngine(): FakeEngine {
+export type FakeRow = {
+  readonly id: string;
+  readonly name: string;
+  readonly status: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly volumes: readonly string[];
+  /** Its restart policy. */
+  readonly policy: string;
+};
+
+export type FakeEngineOptions = {
+  readonly newId?: () => string;
+  /** Why a container with these volumes can't be started now; null: it can. */
+  readonly refuses?: (container: { readonly id: string; readonly volumes: readonly string[] }) => string | null;
+  readonly onStart?: (id: string) => void;
+  /** It has ended by itself. */
+  readonly onCrash?: (id: string) => void;
+};
+
+export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
+  const { newId = () => randomBytes(32).toString('hex'), refuses = () => null, onStart = () => undefined } = options;
   const containers = new Map<string, Fake>();
   const networks = new Map<string, Readonly<Record<string, unknown>>>();
   const images: FakeEngine['images'] = new Map();
@@ -66,7 +89,7 @@ export function createFakeEngine(): FakeEngine {
   }
   function add(name: string, changes: Changes, status: string): string {
     if (find(name) !== undefined) throw new FlockError('docker-failed', `the name ${name} is in use`, { status: 409 });
-    const id = randomBytes(32).toString('hex');
+    const id = newId();
     const config = { Hostname: id.slice(0, 12), ...changes.config };
     containers.set(id, {
       id,
@@ -84,6 +107,11 @@ export function createFakeEngine(): FakeEngine {
   function start(fake: Fake): void {
     fake.state = { Status: 'running', ExitCode: 0, Error: '' };
     emit(fake.id, 'start');
+    onStart(fake.id);
+  }
+  function volumesOf(fake: Fake): readonly string[] {
+    const { Mounts } = answerOf(fake) as { readonly Mounts: readonly { readonly Name: string }[] };
+    return Mounts.map(({ Name }) => Name);
   }
   function answerOf({ name, changes, state }: Fake): Readonly<Record<string, unknown>> {
     return inspectAnswer({ ...changes, name, state });
@@ -98,7 +126,16 @@ export function createFakeEngine(): FakeEngine {
       start(get(id));
       return id;
     },
-    crash: (name, exitCode = 137) => end(get(name), exitCode),
+    crash(name, exitCode = 137) {
+      const fake = get(name);
+      end(fake, exitCode);
+      options.onCrash?.(fake.id);
+    },
+    lose() {
+      for (const fake of containers.values())
+        if (fake.state.Status === 'running') fake.state = { Status: 'exited', ExitCode: 137, Error: '' };
+      listeners.clear();
+    },
     personStops(name) {
       const fake = get(name);
       emit(fake.id, 'kill', '15');
@@ -112,6 +149,16 @@ export function createFakeEngine(): FakeEngine {
       emit(id, 'destroy');
     },
     states: () => Object.fromEntries([...containers.values()].map(({ name, state }) => [name, state.Status])),
+    all: () =>
+      [...containers.values()].map((fake) => {
+        const { Config, HostConfig } = answerOf(fake) as {
+          readonly Config: { readonly Labels: Readonly<Record<string, string>> };
+          readonly HostConfig: { readonly RestartPolicy: { readonly Name: string } };
+        };
+        const { id, name, state } = fake;
+        const policy = HostConfig.RestartPolicy.Name;
+        return { id, name, status: state.Status, labels: Config.Labels, volumes: volumesOf(fake), policy };
+      }),
     idOf: (name) => get(name).id,
     refuseStarts(reason) {
       refusal = reason;
@@ -202,9 +249,10 @@ export function createFakeEngine(): FakeEngine {
     async start(id) {
       const fake = get(id);
       if (fake.state.Status === 'running') return;
-      if (refusal !== null) {
-        fake.state = { Status: fake.state.Status, ExitCode: 128, Error: refusal };
-        throw new FlockError('docker-failed', refusal, { status: 500 });
+      const reason = refusal ?? refuses({ id: fake.id, volumes: volumesOf(fake) });
+      if (reason !== null) {
+        fake.state = { Status: fake.state.Status, ExitCode: 128, Error: reason };
+        throw new FlockError('docker-failed', reason, { status: 500 });
       }
       started.push(fake.name);
       start(fake);

@@ -92,6 +92,15 @@ describe('a container that runs', () => {
   });
 });
 
+describe('what Docker said of a container before it was started', () => {
+  it('is no reason for anything', () => {
+    for (const policy of [base.policy, { name: 'always', retriesMax: 0 }])
+      for (const wanted of ['running', 'stopped'] as const)
+        assert.notEqual(kindOf({ policy, wanted, ending: 'started', watchedMs: 60_000, downMs: 60_000 }), 'stopped');
+    assert.equal(kindOf({ ending: 'started', downMs: 60_000 }), 'wait');
+  });
+});
+
 describe('attempts to start a container', () => {
   it('come more and more seldom, but never stop', () => {
     assert.deepEqual([0, 1, 2, 3, 7, 1_000].map(backoffMs), [0, 1_000, 2_000, 4_000, 60_000, 60_000]);
@@ -156,7 +165,7 @@ describe('why a container has ended', () => {
     tell(endings, 'kill', '9');
     tell(endings, 'die');
     tell(endings, 'start');
-    assert.equal(endings.of('a', null), 'unknown');
+    assert.equal(endings.of('a', null), 'started');
     tell(endings, 'die');
     assert.equal(endings.of('a', null), 'by-itself');
     nowMs = 5_000;

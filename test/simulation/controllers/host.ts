@@ -1,0 +1,201 @@
+import { type NodeName, parseNodeName } from '../../../controller/model/names.ts';
+import { createFakeEngine, type FakeEngine } from '../../support/fake-docker.ts';
+import type { Gate } from '../gate.ts';
+import { createPlugin, type Plugin } from './plugin.ts';
+import { type Controller, startController } from './process.ts';
+import type { World } from './world.ts';
+
+/** A machine: Docker, and a plugin and a proxy of few words; its controller's process is the real one. */
+export type Host = {
+  readonly name: NodeName;
+  readonly engine: FakeEngine;
+  readonly plugin: Plugin;
+  isUp(): boolean;
+  isCut(): boolean;
+  /** Whether what it publishes and promises counts: it is up, and the store can be reached. */
+  isWell(): boolean;
+  controller(): Controller | null;
+  /** Containers that take no connections here, by name. */
+  readonly mute: Set<string>;
+  /** When each container was started (virtual milliseconds), by id. */
+  readonly startedMs: Map<string, number>;
+  bootMs(): number;
+  wallMs(): number;
+  /** Work of this machine outside any process of flock: it ends with the machine. */
+  later<T>(ms: number, work: () => T | Promise<T>): Promise<T>;
+  /** As Docker does it: what its volumes need comes first. */
+  start(id: string): Promise<void>;
+  startController(): void;
+  killController(): void;
+  gate(): Gate | null;
+  cut(): void;
+  heal(): void;
+  powerOff(): void;
+  powerOn(): void;
+};
+
+const wallStartMs = 1_800_000_000_000;
+/** Docker restarts what has ended, after its first and shortest wait. */
+const restartMs = { min: 100, max: 1_000 };
+const bootMs = { min: 500, max: 5_000 };
+const publishMs = { min: 5, max: 60 };
+
+export function createHost(world: () => World, text: string): Host {
+  const name = parseNodeName(text);
+  const { scheduler, random } = world();
+  const skewMs = random.between(-2_000, 2_000);
+  const bootOffsetMs = random.between(1e6, 1e9);
+  const startedMs = new Map<string, number>();
+  const mute = new Set<string>();
+  let boots = 0;
+  let isUp = true;
+  let isCut = false;
+  let controller: Controller | null = null;
+  /** Ran when the power went off. */
+  let interrupted: readonly string[] = [];
+
+  const engine = createFakeEngine({
+    newId: () => random.hex(64),
+    refuses: ({ volumes }) => host.plugin.refuses(volumes),
+    onStart(id) {
+      startedMs.set(id, scheduler.nowMs());
+      checkWriters(id);
+    },
+    onCrash: restart,
+  });
+
+  function restart(id: string): void {
+    const policy = policyOf(id);
+    if (policy === undefined || policy === 'no' || policy === '') return;
+    void host.later(random.between(restartMs.min, restartMs.max), async () => {
+      const now = engine.all().find((one) => one.id === id);
+      if (now?.status === 'exited' && now.policy === policy) await host.start(id).catch(() => undefined);
+    });
+  }
+  const policyOf = (id: string) => engine.all().find((one) => one.id === id)?.policy;
+
+  function checkWriters(id: string): void {
+    const mine = engine.all().find((one) => one.id === id);
+    for (const other of world().hosts) {
+      if (other === host) continue;
+      for (const { name: theirs, status, volumes } of other.engine.all())
+        if (status === 'running' && volumes.some((volume) => mine?.volumes.includes(volume)))
+          world().violate(
+            'W1',
+            `${mine?.name} starts on ${name} with a volume that ${theirs} writes to on ${other.name}`,
+          );
+    }
+  }
+
+  /** As the proxy does it: what runs, in the store. */
+  async function publish(): Promise<void> {
+    const client = world().store.connect(name);
+    let told = new Map<string, string>();
+    let boot = boots;
+    for (;;) {
+      await new Promise<void>((resolve) => void scheduler.after(random.between(publishMs.min, publishMs.max), resolve));
+      if (!isUp) continue;
+      if (boot !== boots) told = new Map();
+      boot = boots;
+      const next = new Map(engine.all().map(({ id, status }) => [id, status]));
+      for (const [id, status] of next) {
+        if (told.get(id) === status) continue;
+        const service = engine.all().find((one) => one.id === id)?.labels['flock.service'] ?? null;
+        const declared = { service, routes: service === null ? [] : [{ targetPort: 80 }], links: [] };
+        const value = JSON.stringify({ state: status, healthy: status === 'running', declared });
+        const key = `proxy/containers/${name}/${id}`;
+        const isTold = await client.transact([{ kind: 'set', key, value }]).then(
+          () => true,
+          () => false,
+        );
+        if (isTold) told.set(id, status);
+      }
+      for (const id of told.keys()) {
+        if (next.has(id)) continue;
+        const key = `proxy/containers/${name}/${id}`;
+        await client.transact([{ kind: 'delete', key }]).then(
+          () => told.delete(id),
+          () => undefined,
+        );
+      }
+    }
+  }
+
+  const host: Host = {
+    name,
+    engine,
+    mute,
+    startedMs,
+    plugin: createPlugin(world, () => host),
+    isUp: () => isUp,
+    isCut: () => isCut,
+    isWell: () => isUp && !isCut,
+    controller: () => controller,
+    gate: () => controller?.gate ?? null,
+    bootMs: () => bootOffsetMs + scheduler.nowMs(),
+    wallMs: () => Math.floor(wallStartMs + skewMs + scheduler.nowMs()),
+    later(ms, work) {
+      const boot = boots;
+      return new Promise((resolve, reject) => {
+        scheduler.after(ms, () => {
+          if (!isUp || boot !== boots) return;
+          Promise.resolve()
+            .then(work)
+            .then(
+              (value) => isUp && boot === boots && resolve(value),
+              (error: unknown) => isUp && boot === boots && reject(error),
+            );
+        });
+      });
+    },
+    async start(id) {
+      await host.plugin.obtain(engine.all().find((one) => one.id === id)?.volumes ?? []);
+      await engine.start(id);
+    },
+    startController() {
+      if (!isUp || controller !== null) return;
+      world().trace(() => `${name}: controller starts`);
+      controller = startController(world(), host);
+    },
+    killController() {
+      if (controller === null) return;
+      world().trace(() => `${name}: controller killed`);
+      controller.kill();
+      controller = null;
+    },
+    cut() {
+      isCut = true;
+      world().store.cut(name, random.chance(0.3) ? 'answers' : 'both');
+    },
+    heal() {
+      isCut = false;
+      world().store.heal(name);
+    },
+    powerOff() {
+      if (!isUp) return;
+      world().trace(() => `${name}: power off`);
+      host.killController();
+      isUp = false;
+      boots += 1;
+      interrupted = engine
+        .all()
+        .filter(({ status, policy }) => status === 'running' && policy !== 'no')
+        .map(({ id }) => id);
+      engine.lose();
+      host.plugin.lose();
+    },
+    powerOn() {
+      if (isUp) return;
+      world().trace(() => `${name}: power on`);
+      isUp = true;
+      boots += 1;
+      void host.later(random.between(bootMs.min, bootMs.max), async () => {
+        for (const id of interrupted) await host.start(id).catch(() => undefined);
+      });
+      void host.later(random.between(bootMs.min, bootMs.max), () => host.startController());
+    },
+  };
+
+  void publish();
+  return host;
+}
