@@ -171,6 +171,11 @@ export function isCommitted({ step, failure }: MoveDoc): boolean {
   return failure === null && ['starting', 'releasing', 'cleaning', 'done'].includes(step);
 }
 
+/** Whether containers may have been stopped for it that are still to run. */
+export function hasStoppedInVain({ failure, history }: MoveDoc): boolean {
+  return failure !== null && history.some(({ step }) => step === 'stopping');
+}
+
 /** Whether asking for it to turn back still has an effect. */
 export function canAbort({ step, failure }: MoveDoc): boolean {
   return failure === null && ['preparing', 'copying', 'pausing', 'draining', 'stopping', 'committing'].includes(step);

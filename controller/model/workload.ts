@@ -43,6 +43,11 @@ export type WorkloadDoc = {
   readonly obstacles: readonly string[];
   /** Containers of this workload that other nodes still have to put away, since it moved on without them. */
   readonly former: readonly FormerContainer[];
+  /**
+   * Flock has stopped its container, for a move that came to nothing, and Docker may take that for a person's wish: it is to be started
+   * whatever Docker says of its end. Until it was seen running.
+   */
+  readonly stoppedByFlock?: boolean | undefined;
   /** The move that it is part of. */
   readonly move: string | null;
   readonly revision: number;
@@ -122,6 +127,7 @@ const workloadSchema: z.ZodType<WorkloadDoc> = z.object({
   after: z.array(text),
   obstacles: z.array(text),
   former: z.array(z.object({ node: nodeName, containerId: text, why: z.enum(['moved', 'left']) })),
+  stoppedByFlock: z.boolean().optional(),
   move: text.nullable(),
   revision: count,
 });

@@ -4,6 +4,7 @@ import { hasCode, messageOf } from '../model/errors.ts';
 import {
   advance,
   decodeMove,
+  hasStoppedInVain,
   isOver,
   type MoveDoc,
   type MoveId,
@@ -171,11 +172,14 @@ function withTimes(doc: MoveDoc, beganAtMs: number): MoveDoc {
 const lateMsMax = 60_000;
 
 /** A move that is over lets go of its containers in the transaction that ends it. */
-async function freeing(store: Store, { id, members }: MoveDoc): Promise<readonly Operation[]> {
+async function freeing(store: Store, move: MoveDoc): Promise<readonly Operation[]> {
+  const { id, members } = move;
+  // Whoever has stopped them may have died before it could start them again.
+  const stopped = hasStoppedInVain(move) ? { stoppedByFlock: true } : {};
   const workloads = await Promise.all(members.map(({ workload }) => readWorkload(store, workload)));
   return workloads.flatMap((stored) =>
     stored?.doc.move === id
-      ? [putWorkload({ ...stored.doc, move: null, revision: stored.doc.revision + 1 }, stored.index)]
+      ? [putWorkload({ ...stored.doc, ...stopped, move: null, revision: stored.doc.revision + 1 }, stored.index)]
       : [],
   );
 }

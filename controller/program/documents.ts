@@ -129,6 +129,11 @@ export function refreshed(
   return isDeepStrictEqual(plain(next), plain(doc)) ? doc : next;
 }
 
+/** Whether what flock has stopped runs again, or is not to run any more. */
+export function hasComeUp({ State }: InspectedWorkload, { wanted, stoppedByFlock }: WorkloadDoc): boolean {
+  return stoppedByFlock === true && (State.Status === 'running' || wanted === 'stopped');
+}
+
 function plain(doc: WorkloadDoc): unknown {
   return JSON.parse(JSON.stringify(doc));
 }

@@ -67,7 +67,9 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
       const isHere = own !== undefined && (await docker.inspect(own.containerId)) !== null;
       const next = placedOn(current.doc, node, isHere ? own.containerId : null, 'left');
       // placedOn counts the revision itself.
-      if (!(await write(store, { ...next, revision: current.doc.revision }, current.index))) return;
+      // Its end was flock's doing, if Docker has not started it by itself.
+      const placed = { ...next, stoppedByFlock: isHere, revision: current.doc.revision };
+      if (!(await write(store, placed, current.index))) return;
       log.info({ event: 'workload.claimed', name: seen.name, from: seen.node, reason: why }, 'this node makes it');
       if (isHere) events.tell('recreated', seen.name, `its container of before on ${node} is used again: ${why}`);
     },

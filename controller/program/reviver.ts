@@ -57,10 +57,11 @@ export function createReviver({ docker, endings, events, clock, log }: ReviverPa
   }
 
   return {
-    judge({ Id, State: state, Config, HostConfig, RestartCount }, { wanted }) {
+    judge({ Id, State: state, Config, HostConfig, RestartCount }, { wanted, stoppedByFlock }) {
       const isUp = state.Status === 'running' || state.Status === 'paused';
       const { sinceMs } = see(Id, isUp);
       const stopSignal = Config['StopSignal'];
+      const ending = endings.of(Id, typeof stopSignal === 'string' ? stopSignal : null);
       return reviveOf({
         wanted,
         status: state.Status,
@@ -73,7 +74,7 @@ export function createReviver({ docker, endings, events, clock, log }: ReviverPa
         restartCount: RestartCount,
         isOneOff: Config.AttachStdin,
         isSwarmTask: Object.hasOwn(Config.Labels ?? {}, swarmTaskLabel),
-        ending: endings.of(Id, typeof stopSignal === 'string' ? stopSignal : null),
+        ending: ending === 'unknown' && stoppedByFlock === true ? 'by-flock' : ending,
         downMs: isUp ? 0 : clock.bootMs() - sinceMs,
         watchedMs: endings.watchedMs(),
       });

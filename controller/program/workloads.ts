@@ -6,7 +6,7 @@ import { isBeforeStop, moveKeys, stepOf } from '../model/move.ts';
 import { timings } from '../model/timing.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import { createLatch } from '../store/latch.ts';
-import { belongingOf, newWorkload, refreshed, spokenOf, volumesOf, write } from './documents.ts';
+import { belongingOf, hasComeUp, newWorkload, refreshed, spokenOf, volumesOf, write } from './documents.ts';
 import { createDuties } from './duties.ts';
 import type { Home, Part } from './home.ts';
 import { createJobs, type Jobs } from './jobs.ts';
@@ -86,7 +86,8 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     const volumes = volumesOf(local.described, (name) => ids.get(name) ?? null, doc.volumes) ?? doc.volumes;
     const fresh = refreshed(doc, local, volumes);
     const revival = reviver.judge(local.inspected, doc);
-    const next = revival.kind === 'wanted' ? { ...fresh, wanted: revival.wanted } : fresh;
+    const wanted = revival.kind === 'wanted' ? { ...fresh, wanted: revival.wanted } : fresh;
+    const next = hasComeUp(local.inspected, wanted) ? { ...wanted, stoppedByFlock: undefined } : wanted;
     if (revival.kind === 'wanted' && revival.wanted === 'stopped')
       log.info({ event: 'workload.stopped', name: doc.name, reason: revival.why }, 'it stays stopped');
     if (revival.kind === 'wait') within(revival.ms);

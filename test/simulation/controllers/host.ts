@@ -189,10 +189,11 @@ export function createHost(world: () => World, text: string): Host {
       world().trace(() => `${name}: power on`);
       isUp = true;
       boots += 1;
+      // Docker answers nobody before it has started what was running.
       void host.later(random.between(bootMs.min, bootMs.max), async () => {
         for (const id of interrupted) await host.start(id).catch(() => undefined);
+        host.startController();
       });
-      void host.later(random.between(bootMs.min, bootMs.max), () => host.startController());
     },
   };
 

@@ -49,7 +49,10 @@ export function createPeople(world: World): People {
     const restart = { Name: random.pick(policies), MaximumRetryCount: 0 };
     const isRouted = volumes.length === 0 || random.chance(0.7);
     host.engine.run(name, {
-      config: { Labels: isRouted ? { 'flock.service': name, 'flock.route': `http://${name}.example -> 80` } : {} },
+      config: {
+        StopTimeout: 5,
+        Labels: isRouted ? { 'flock.service': name, 'flock.route': `http://${name}.example -> 80` } : {},
+      },
       hostConfig: { RestartPolicy: restart, PortBindings: {}, Binds: [] },
       mounts: volumes.map((volume) => ({ ...flockMount, Name: volume, Destination: `/${volume}` })),
     });
@@ -99,7 +102,8 @@ export function createPeople(world: World): People {
   /** Of a container by its name on any host where it runs. */
   function docker(): void {
     const host = random.pick(world.hosts);
-    const rows = host.isUp() ? host.engine.all() : [];
+    // What was put away is theirs alone.
+    const rows = host.isUp() ? host.engine.all().filter(({ name }) => names.includes(name)) : [];
     if (rows.length === 0) return;
     const row = random.pick(rows);
     const what = random.pick(['stop', 'start', 'restart', 'rm', 'crash'] as const);
