@@ -68,7 +68,8 @@ export function reviveOf(facts: RevivalFacts): Revival {
   const settledMs = ending === 'by-itself' ? settleByItselfMs : settleMs;
   if (facts.downMs < settledMs) return { kind: 'wait', ms: settledMs - facts.downMs };
   if (ending === 'by-flock') return { kind: 'start', why: 'a move had stopped it' };
-  if (ending === 'signalled') return stopped('a person stopped it');
+  // Whoever has stopped it wanted it started after that, and Docker could not.
+  if (ending === 'signalled' && facts.error === '') return stopped('a person stopped it');
   if (facts.error !== '') return { kind: 'start', why: `Docker could not start it: ${facts.error}` };
   if (facts.isOneOff) return stopped('it has ended, and so has what it was attached to');
   const why = `it had ended by itself with code ${facts.exitCode}`;

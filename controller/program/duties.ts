@@ -62,9 +62,10 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
     async claim(seen, why) {
       const current = await fresh(seen);
       if (current === null) return;
-      // It was here before, and was not put away yet.
-      const own = current.doc.former.find((former) => former.node === node && former.why === 'left');
-      const isHere = own !== undefined && (await docker.inspect(own.containerId)) !== null;
+      // It was here before, and was not put away yet. The document forgets it now, so this is the last chance to do that.
+      const own = current.doc.former.find((former) => former.node === node);
+      if (own?.why === 'moved') await putAway(docker, current.doc, own);
+      const isHere = own?.why === 'left' && (await docker.inspect(own.containerId)) !== null;
       const next = placedOn(current.doc, node, isHere ? own.containerId : null, 'left');
       // placedOn counts the revision itself.
       // Its end was flock's doing, if Docker has not started it by itself.

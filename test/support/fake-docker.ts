@@ -38,6 +38,7 @@ type Fake = {
   name: string;
   changes: Changes;
   state: { Status: string; ExitCode: number; Error: string };
+  isStoppedByHand: boolean;
 };
 
 const notFound = (what: string) => new FlockError('docker-failed', `no such ${what}`, { status: 404 });
@@ -50,6 +51,8 @@ export type FakeRow = {
   readonly volumes: readonly string[];
   /** Its restart policy. */
   readonly policy: string;
+  /** Docker starts it when it comes up. */
+  readonly isStartedAtBoot: boolean;
 };
 
 export type FakeEngineOptions = {
@@ -96,6 +99,7 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
       name,
       changes: { ...changes, config, id },
       state: { Status: status, ExitCode: 0, Error: '' },
+      isStoppedByHand: false,
     });
     emit(id, 'create');
     return id;
@@ -106,6 +110,7 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
   }
   function start(fake: Fake): void {
     fake.state = { Status: 'running', ExitCode: 0, Error: '' };
+    fake.isStoppedByHand = false;
     emit(fake.id, 'start');
     onStart(fake.id);
   }
@@ -138,6 +143,7 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
     },
     personStops(name) {
       const fake = get(name);
+      fake.isStoppedByHand = true;
       emit(fake.id, 'kill', '15');
       end(fake, 143);
       emit(fake.id, 'stop');
@@ -157,7 +163,10 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
         };
         const { id, name, state } = fake;
         const policy = HostConfig.RestartPolicy.Name;
-        return { id, name, status: state.Status, labels: Config.Labels, volumes: volumesOf(fake), policy };
+        const isDown = state.Status === 'exited';
+        const isStartedAtBoot = isDown && (policy === 'always' || (policy !== 'no' && !fake.isStoppedByHand));
+        const volumes = volumesOf(fake);
+        return { id, name, status: state.Status, labels: Config.Labels, volumes, policy, isStartedAtBoot };
       }),
     idOf: (name) => get(name).id,
     refuseStarts(reason) {
@@ -260,6 +269,7 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
     async stop(id) {
       const fake = find(id);
       if (fake === undefined || fake.state.Status !== 'running') return;
+      fake.isStoppedByHand = true;
       emit(id, 'kill', '15');
       end(fake, 143);
       emit(id, 'stop');

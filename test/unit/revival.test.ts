@@ -66,6 +66,11 @@ describe('a container that does not run', () => {
       );
   });
 
+  it('is started again when a person has restarted it, and Docker could not start it', () => {
+    for (const policy of [{}, always, onFailure(1)])
+      assert.equal(kindOf({ ...policy, ending: 'signalled', error: 'mounting failed' }), 'start');
+  });
+
   it('whose end nobody has seen is started, unless Docker at its own start would have done so', () => {
     assert.equal(kindOf({ ending: 'unknown' }), 'start');
     assert.equal(kindOf({ ending: 'unknown', exitCode: 0 }), 'start', 'a clean shutdown of the host ends it like this');

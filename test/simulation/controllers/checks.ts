@@ -62,6 +62,6 @@ function strayProblem(
 /** M6, the other way round: what nobody has stopped is to run. */
 function untouchedProblems(world: World): readonly string[] {
   return workloadsOf(world.store)
-    .filter(({ name, wanted }) => wanted === 'stopped' && !world.touched.has(name))
+    .filter(({ name, wanted }) => wanted === 'stopped' && !world.touched.has(name.replace(/\.left-.*/, '')))
     .map(({ name, node }) => `${name} on ${node} is to be stopped, though nobody has stopped it`);
 }

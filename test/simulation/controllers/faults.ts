@@ -99,9 +99,11 @@ export function createFaults(world: World): Faults {
       for (const end of running) end();
       for (const host of world.hosts) {
         host.heal();
-        host.powerOn();
         host.gate()?.resume();
-        host.startController();
+        // It is started when Docker has come up.
+        if (host.isBooting()) continue;
+        if (host.isUp()) host.startController();
+        else host.powerOn();
       }
       world.store.electLeader();
     },

@@ -11,6 +11,8 @@ export type Host = {
   readonly engine: FakeEngine;
   readonly plugin: Plugin;
   isUp(): boolean;
+  /** Docker is coming up. */
+  isBooting(): boolean;
   isCut(): boolean;
   /** Whether what it publishes and promises counts: it is up, and the store can be reached. */
   isWell(): boolean;
@@ -50,9 +52,8 @@ export function createHost(world: () => World, text: string): Host {
   let boots = 0;
   let isUp = true;
   let isCut = false;
+  let isBooting = false;
   let controller: Controller | null = null;
-  /** Ran when the power went off. */
-  let interrupted: readonly string[] = [];
 
   const engine = createFakeEngine({
     newId: () => random.hex(64),
@@ -152,8 +153,9 @@ export function createHost(world: () => World, text: string): Host {
       await host.plugin.obtain(engine.all().find((one) => one.id === id)?.volumes ?? []);
       await engine.start(id);
     },
+    isBooting: () => isBooting,
     startController() {
-      if (!isUp || controller !== null) return;
+      if (!isUp || isBooting || controller !== null) return;
       world().trace(() => `${name}: controller starts`);
       controller = startController(world(), host);
     },
@@ -177,10 +179,6 @@ export function createHost(world: () => World, text: string): Host {
       host.killController();
       isUp = false;
       boots += 1;
-      interrupted = engine
-        .all()
-        .filter(({ status, policy }) => status === 'running' && policy !== 'no')
-        .map(({ id }) => id);
       engine.lose();
       host.plugin.lose();
     },
@@ -188,10 +186,16 @@ export function createHost(world: () => World, text: string): Host {
       if (isUp) return;
       world().trace(() => `${name}: power on`);
       isUp = true;
+      isBooting = true;
       boots += 1;
       // Docker answers nobody before it has started what was running.
       void host.later(random.between(bootMs.min, bootMs.max), async () => {
-        for (const id of interrupted) await host.start(id).catch(() => undefined);
+        const ids = engine
+          .all()
+          .filter(({ isStartedAtBoot: is }) => is)
+          .map(({ id }) => id);
+        for (const id of ids) await host.start(id).catch(() => undefined);
+        isBooting = false;
         host.startController();
       });
     },
