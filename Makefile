@@ -22,7 +22,7 @@ check: node_modules ## types and lint
 unit: node_modules ## tests of pure code
 	@$(NODE) test/run.ts unit
 
-simulation: node_modules ## simulated clusters with faults: [SEEDS=1000] [FROM=1] [TRACE=1]
+simulation: node_modules ## simulated clusters with faults: [OF=plugins|controllers] [SEEDS=1000] [FROM=1] [TRACE=1]
 	@$(NODE) test/simulation/main.ts
 
 contract: node_modules ## each interface's suite against every implementation

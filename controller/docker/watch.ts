@@ -24,6 +24,8 @@ export type DockerWatch<Inspected> = {
   isUp(): boolean;
   /** Look again soon: what is wanted has changed. */
   wake(): void;
+  /** Look again soon at this one: Docker tells nobody that it could not start it. */
+  lookAt(container: string): void;
   /** Watches until the signal fires. Never rejects. */
   run(signal: AbortSignal): Promise<void>;
 };
@@ -163,6 +165,7 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
     problem,
     isUp: () => known !== null && fault === null,
     wake: () => latch.open(),
+    lookAt: mark,
     async run(signal) {
       latch.open();
       await Promise.all([listen(signal), work(signal), lookFully(signal)]);

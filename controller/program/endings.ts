@@ -9,8 +9,11 @@ import type { Ending } from '../model/revival.ts';
 export type Endings = {
   /** Null: the events begin now, and what was before was not seen. */
   take(event: ContainerEvent | null): void;
-  /** This program stops it: for a move, or because it is elsewhere by now. That is no person's wish. */
-  stopping(container: string): void;
+  /**
+   * This program stops it: for a move, or because it is elsewhere by now. That is no person's wish. Answers what is to be called when Docker
+   * has answered, or will not any more: an end that comes later has another reason.
+   */
+  stopping(container: string): () => void;
   /** `stopSignal`: of the container, by name or number. */
   of(container: string, stopSignal: string | null): Ending;
   /** For how long the events have been seen without a break. */
@@ -36,13 +39,15 @@ const ending: ReadonlySet<number> = new Set([
 /** A program that ends longer after a signal has another reason. */
 const effectMsMax = 600_000;
 const signalsMax = 8;
+/** Docker's events come a little after its answers. */
+const answeredMs = 5_000;
 const containersMax = 10_000;
 const firstRealTime = 34;
 
 export function createEndings(bootMs: () => number): Endings {
   let told = new Map<string, Told>();
-  /** Stopped by this program, until they are started again. */
-  const ours = new Set<string>();
+  /** Stopped by this program, until they are started again, and when that has no effect any more (boot clock). */
+  const ours = new Map<string, number>();
   let sinceMs = bootMs();
 
   function change(container: string, change: (before: Told) => Told): void {
@@ -68,8 +73,10 @@ export function createEndings(bootMs: () => number): Endings {
       } else if (action === 'destroy') {
         told.delete(container);
         ours.delete(container);
+      } else if (action === 'die') {
+        if (atMs > (ours.get(container) ?? 0)) ours.delete(container);
+        change(container, (before) => ({ ...before, diedAtMs: atMs, isStarted: false }));
       } else if (action === 'stop') change(container, (before) => ({ ...before, isStopped: true }));
-      else if (action === 'die') change(container, (before) => ({ ...before, diedAtMs: atMs, isStarted: false }));
       else if (action === 'kill')
         change(container, (before) => ({
           ...before,
@@ -78,7 +85,10 @@ export function createEndings(bootMs: () => number): Endings {
     },
     stopping(container) {
       if (ours.size >= containersMax) ours.clear();
-      ours.add(container);
+      ours.set(container, Number.POSITIVE_INFINITY);
+      return () => {
+        if (ours.has(container)) ours.set(container, bootMs() + answeredMs);
+      };
     },
     of(container, stopSignal) {
       if (ours.has(container)) return 'by-flock';

@@ -47,8 +47,8 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
   const docker: Docker = {
     ...engine,
     stop(id, seconds) {
-      endings.stopping(id);
-      return engine.stop(id, seconds);
+      const answered = endings.stopping(id);
+      return engine.stop(id, seconds).finally(answered);
     },
   };
   let living: Living | null = null;

@@ -2,17 +2,17 @@ import type { DockerWatch } from '../docker/watch.ts';
 import { messageOf } from '../model/errors.ts';
 import { followOf, imageNodesOf, isLeftOver } from '../model/following.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
-import { isBeforeStop, moveKeys, stepOf } from '../model/move.ts';
 import { timings } from '../model/timing.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import { createLatch } from '../store/latch.ts';
-import { belongingOf, hasComeUp, newWorkload, refreshed, spokenOf, volumesOf, write } from './documents.ts';
+import { belongingOf, spokenOf } from './documents.ts';
 import { createDuties } from './duties.ts';
 import type { Home, Part } from './home.ts';
 import { createJobs, type Jobs } from './jobs.ts';
 import { createLocalContainers, type LocalContainer } from './local.ts';
+import { createPublishing } from './publishing.ts';
 import type { Reviver } from './reviver.ts';
-import type { Seen, Stored } from './view.ts';
+import type { Seen } from './view.ts';
 import type { VolumeIds } from './volume-ids.ts';
 
 /**
@@ -24,7 +24,7 @@ export type Workloads = Part & { wake(): void };
 
 export type WorkloadsParts = {
   readonly home: Home;
-  readonly watch: Pick<DockerWatch<InspectedWorkload>, 'containers'>;
+  readonly watch: Pick<DockerWatch<InspectedWorkload>, 'containers' | 'lookAt'>;
   readonly reviver: Reviver;
   readonly volumeIds: VolumeIds;
   readonly times?: Partial<WorkloadTimes>;
@@ -49,7 +49,7 @@ const orderMsMax = 60_000;
 const imageMs = 600_000;
 
 export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: WorkloadsParts): Workloads {
-  const { node, store, docker, view, images, events, clock, log } = home;
+  const { node, docker, view, images, events, clock, log } = home;
   const times = { ...workloadTimes, ...parts.times };
   const latch = createLatch();
   const locals = createLocalContainers(docker);
@@ -80,30 +80,7 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     else jobs.begin(key, work);
   }
 
-  async function publish(local: LocalContainer, stored: Stored<WorkloadDoc>, seen: Seen): Promise<WorkloadDoc> {
-    const { doc, index } = stored;
-    const ids = await volumeIds(local.described.volumes, seen);
-    const volumes = volumesOf(local.described, (name) => ids.get(name) ?? null, doc.volumes) ?? doc.volumes;
-    const fresh = refreshed(doc, local, volumes);
-    const revival = reviver.judge(local.inspected, doc);
-    const wanted = revival.kind === 'wanted' ? { ...fresh, wanted: revival.wanted } : fresh;
-    const next = hasComeUp(local.inspected, wanted) ? { ...wanted, stoppedByFlock: undefined } : wanted;
-    if (revival.kind === 'wanted' && revival.wanted === 'stopped')
-      log.info({ event: 'workload.stopped', name: doc.name, reason: revival.why }, 'it stays stopped');
-    if (revival.kind === 'wait') within(revival.ms);
-    if (next === doc) return doc;
-    if (!(await write(store, next, index))) within(times.retryMs);
-    // Whatever follows is decided on what the store has then.
-    return doc;
-  }
-
-  async function publishNew(local: LocalContainer, id: WorkloadDoc['id'], seen: Seen): Promise<void> {
-    const ids = await volumeIds(local.described.volumes, seen);
-    const volumes = volumesOf(local.described, (name) => ids.get(name) ?? null, []);
-    // Without its volumes it could be made on any node.
-    if (volumes === null) return within(times.retryMs);
-    await write(store, newWorkload(id, local, volumes, node), null);
-  }
+  const publishing = createPublishing({ home, watch, reviver, volumeIds, within, retryMs: times.retryMs });
 
   /** Containers of this node, and workloads that are to have one here. */
   async function lookHere(seen: Seen, jobs: Jobs): Promise<void> {
@@ -118,17 +95,17 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     const spoken = spokenOf(seen.workloads, node);
     for (const local of all) {
       const belonging = belongingOf(local.inspected, seen.workloads, spoken, node);
-      if (belonging.kind === 'new') await publishNew(local, belonging.id, seen);
+      if (belonging.kind === 'new') await publishing.publishNew(local, belonging.id, seen);
       // Never beside what would make, and might use, the same container.
       if (belonging.kind === 'left')
         begin(jobs, `make ${belonging.id}`, () => duties.clear(local.inspected.Id, belonging.id));
       if (belonging.kind !== 'workload') continue;
       // What a move does with it is the move's business.
       if (belonging.stored.doc.move !== null) {
-        await noteStop(local, belonging.stored, belonging.stored.doc.move);
+        await publishing.noteStop(local, belonging.stored, belonging.stored.doc.move);
         continue;
       }
-      const doc = await publish(local, belonging.stored, seen);
+      const doc = await publishing.publish(local, belonging.stored, seen);
       const revival = reviver.judge(local.inspected, doc);
       if (revival.kind === 'start') startWhenDue(local, doc, revival.why, all, seen, jobs);
     }
@@ -137,22 +114,6 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
       if (doc.containerId === null) makeHere(doc, seen, jobs);
       else if (!here.has(doc.containerId)) begin(jobs, `forget ${doc.id}`, () => duties.forget(doc));
     }
-  }
-
-  /** While its volumes are copied, which may take long, people may stop and start it; from then on the move does so itself. */
-  async function noteStop({ inspected }: LocalContainer, { doc, index }: Stored<WorkloadDoc>, move: string) {
-    const revival = reviver.judge(inspected, doc);
-    if (revival.kind === 'wait') within(revival.ms);
-    if (revival.kind !== 'wanted') return;
-    // A fresh look after the event: what had happened then was not the move's doing.
-    const found = await store.get(`${moveKeys.moves}/${move}`, { fresh: true });
-    const step = found === null ? null : stepOf(found.value);
-    if (step === null || !isBeforeStop(step)) return;
-    log.info(
-      { event: `workload.${revival.wanted}`, name: doc.name, move, reason: revival.why },
-      'so it is after the move',
-    );
-    if (!(await write(store, { ...doc, wanted: revival.wanted }, index))) within(times.retryMs);
   }
 
   function startWhenDue(

@@ -1,9 +1,13 @@
+import type { Simulation } from './seeds.ts';
+
 /**
  * Faults put into the code on purpose, to see that the simulation finds them, and by the check that is there for them. Each replaces
  * texts of a file, which must be there: whoever changes that place adapts this too.
  */
 export type Mutation = {
   readonly name: string;
+  /** Left out: of the plugins. */
+  readonly of?: Simulation;
   readonly file: string;
   readonly changes: readonly { readonly from: string; readonly to: string }[];
   readonly withoutWatchdog?: boolean;
@@ -236,6 +240,62 @@ export const mutations: readonly Mutation[] = [
     changes: [{ from: 'memory.save(made);', to: '' }],
     rules: ['sessions are remembered'],
     seedsMax: 500,
+  },
+  {
+    name: 'what Docker said before a start counts',
+    of: 'controllers',
+    file: 'controller/program/endings.ts',
+    changes: [{ from: "if (isStarted) return 'started';", to: '' }],
+    rules: ['M6'],
+    seedsMax: 1_000,
+  },
+  {
+    name: 'that a move had stopped a container is forgotten with the controller',
+    of: 'controllers',
+    file: 'controller/moves/records.ts',
+    changes: [{ from: 'hasStoppedInVain(move) ? { stoppedByFlock: true } : {}', to: '{}' }],
+    rules: ['M6'],
+    seedsMax: 2_000,
+  },
+  {
+    name: 'a claim forgets what a move has left on its own node',
+    of: 'controllers',
+    file: 'controller/program/duties.ts',
+    changes: [{ from: "if (own?.why === 'moved') await putAway(docker, current.doc, own);", to: '' }],
+    rules: ['M1', 'put away'],
+    seedsMax: 2_000,
+  },
+  {
+    name: 'what was made for a move that failed is left',
+    of: 'controllers',
+    file: 'controller/program/documents.ts',
+    changes: [{ from: 'return node !== me && move === null;', to: 'return false;' }],
+    rules: ['put away'],
+    seedsMax: 1_000,
+  },
+  {
+    name: 'nobody says that a node is lost for a move',
+    of: 'controllers',
+    file: 'controller/model/move-duty.ts',
+    changes: [{ from: 'if (gone === null) return', to: 'if (gone !== null) return' }],
+    rules: ['moves end', 'moves succeed', 'M1', 'failover'],
+    seedsMax: 1_000,
+  },
+  {
+    name: 'a pause is left where a move ends',
+    of: 'controllers',
+    file: 'controller/moves/pausing.ts',
+    changes: [{ from: 'await proxy.release(service, releaseMs, signal);', to: '' }],
+    rules: ['moves succeed'],
+    seedsMax: 1_000,
+  },
+  {
+    name: 'a node that is back starts what is elsewhere by now',
+    of: 'controllers',
+    file: 'controller/program/documents.ts',
+    changes: [{ from: 'stored.doc.node === me && stored.doc.containerId', to: 'stored.doc.containerId' }],
+    rules: ['M1', 'M6', 'put away'],
+    seedsMax: 1_000,
   },
 ];
 

@@ -13,7 +13,11 @@ export type Summary = {
   readonly failures: readonly { readonly seed: number; readonly failure: string }[];
 };
 
+/** `plugins`: of volumes, with plugins that are real; `controllers`: of containers, with controllers that are real. */
+export type Simulation = 'plugins' | 'controllers';
+
 export type SeedsRequest = {
+  readonly of: Simulation;
   readonly from: number;
   readonly count: number;
   readonly mutation?: string;
@@ -23,12 +27,12 @@ export type SeedsRequest = {
 };
 
 /** Runs seeds on all processors; with a mutation only until it is found. Rejects when a process ends without having said that it is done. */
-export async function runSeeds({ from, count, mutation, processes, onFailure }: SeedsRequest): Promise<Summary> {
+export async function runSeeds({ of, from, count, mutation, processes, onFailure }: SeedsRequest): Promise<Summary> {
   const found = new AbortController();
   const workers = Math.max(1, Math.min(count, processes ?? availableParallelism()));
   const parts = await Promise.all(
     Array.from({ length: workers }, (_, index) =>
-      work([from + index, workers, count - index], mutation, onFailure, found),
+      work(of, [from + index, workers, count - index], mutation, onFailure, found),
     ),
   );
   const sum = (of: (part: Summary) => number) => parts.reduce((total, part) => total + of(part), 0);
@@ -42,6 +46,7 @@ export async function runSeeds({ from, count, mutation, processes, onFailure }: 
 }
 
 async function work(
+  of: Simulation,
   numbers: readonly number[],
   mutation: string | undefined,
   onFailure: SeedsRequest['onFailure'],
@@ -54,7 +59,7 @@ async function work(
     ['--max-semi-space-size=32', ...hook, join(folder, 'worker.ts'), ...numbers.map(String)],
     {
       stdio: ['ignore', 'pipe', 'inherit'],
-      env: { ...process.env, ...(mutation === undefined ? {} : { MUTATION: mutation }) },
+      env: { ...process.env, OF: of, ...(mutation === undefined ? {} : { MUTATION: mutation }) },
     },
   );
   const end = () => void child.kill('SIGKILL');

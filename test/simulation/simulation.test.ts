@@ -3,27 +3,31 @@ import { breaks, mutations } from './mutations.ts';
 import { runSeeds } from './seeds.ts';
 
 const seedsOfTest = 1_000;
-const seeds = Number(process.env['SEEDS'] || 10_000);
+/** A seed of the controllers takes five times as long. */
+const seedsOf = { plugins: 10_000, controllers: 2_000 };
 const first = Number(process.env['FROM'] || 1);
 
-describe('a simulated cluster', () => {
-  for (let from = first; from < first + seeds; from += seedsOfTest) {
-    const count = Math.min(seedsOfTest, first + seeds - from);
-    it(`keeps what it promises, seeds ${from} to ${from + count - 1}`, async () => {
-      const { failures } = await runSeeds({ from, count });
-      const [seed] = failures;
-      assert.ok(
-        seed === undefined,
-        `${failures.length} seeds failed, the first: ${seed?.failure}\nmake simulation FROM=${seed?.seed} SEEDS=1 TRACE=1`,
-      );
-    });
-  }
-});
+for (const of of ['plugins', 'controllers'] as const) {
+  const seeds = Number(process.env['SEEDS'] || seedsOf[of]);
+  describe(`a simulated cluster with real ${of}`, () => {
+    for (let from = first; from < first + seeds; from += seedsOfTest) {
+      const count = Math.min(seedsOfTest, first + seeds - from);
+      it(`keeps what it promises, seeds ${from} to ${from + count - 1}`, async () => {
+        const { failures } = await runSeeds({ of, from, count });
+        const [seed] = failures;
+        assert.ok(
+          seed === undefined,
+          `${failures.length} seeds failed, the first: ${seed?.failure}\nmake simulation OF=${of} FROM=${seed?.seed} SEEDS=1 TRACE=1`,
+        );
+      });
+    }
+  });
+}
 
 describe('the simulation finds', () => {
-  for (const { name, seedsMax, rules } of mutations) {
+  for (const { name, of = 'plugins', seedsMax, rules } of mutations) {
     it(name, async () => {
-      const { failures } = await runSeeds({ from: 1, count: seedsMax, mutation: name });
+      const { failures } = await runSeeds({ of, from: 1, count: seedsMax, mutation: name });
       const isFound = failures.some(({ failure }) => breaks(failure, rules));
       assert.ok(isFound, `no seed of ${seedsMax} failed by ${rules.join(' or ')}: ${failures[0]?.failure}`);
     });

@@ -1,10 +1,11 @@
 import './abort.ts';
+import { runControllers } from './controllers/run.ts';
 import { breaks, mutations } from './mutations.ts';
 import { runSeed } from './run.ts';
 
 /**
  * Runs seeds `FROM STEP COUNT` in a process of its own and writes a line of JSON for each that failed, and one for all at the end:
- * `worker.ts FROM STEP COUNT`. With MUTATION it ends at the first that failed by one of its rules.
+ * `worker.ts FROM STEP COUNT`. With MUTATION it ends at the first that failed by one of its rules. OF says of which simulation.
  */
 export type WorkerLine =
   | { readonly kind: 'failed'; readonly seed: number; readonly failure: string }
@@ -27,11 +28,10 @@ const total = { seeds: 0, events: 0, virtualMs: 0, records: 0 };
 for (let seed = from; seed < from + count; seed += step) {
   // Whoever started this has gone.
   if (process.ppid === 1) process.exit(1);
-  const { failure, events, virtualMs, records } = await runSeed({
-    seed,
-    trace: isTracing ? (line) => process.stdout.write(`${line}\n`) : null,
-    withoutWatchdog: mutation?.withoutWatchdog ?? false,
-  });
+  const trace = isTracing ? (line: string) => process.stdout.write(`${line}\n`) : null;
+  const { failure, events, virtualMs, records } = await (process.env['OF'] === 'controllers'
+    ? runControllers({ seed, trace })
+    : runSeed({ seed, trace, withoutWatchdog: mutation?.withoutWatchdog ?? false }));
   total.seeds += 1;
   total.events += events;
   total.virtualMs += virtualMs;

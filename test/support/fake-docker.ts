@@ -60,6 +60,8 @@ export type FakeEngineOptions = {
   /** Why a container with these volumes can't be started now; null: it can. */
   readonly refuses?: (container: { readonly id: string; readonly volumes: readonly string[] }) => string | null;
   readonly onStart?: (id: string) => void;
+  /** Something has happened to a container. */
+  readonly onChange?: () => void;
   /** It has ended by itself. */
   readonly onCrash?: (id: string) => void;
 };
@@ -85,6 +87,7 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
     if (isAway) throw new Error('connect ECONNREFUSED /run/docker.sock');
   }
   function emit(id: string, action: string, signal: string | null = null): void {
+    options.onChange?.();
     for (const listener of listeners) {
       listener.queue.push({ kind: 'changed', container: id, action, signal });
       listener.wake();

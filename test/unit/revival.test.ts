@@ -140,6 +140,20 @@ describe('why a container has ended', () => {
     assert.equal(endings.of('a', null), 'signalled');
   });
 
+  it('is not flock’s own any more once its stop was refused, or is long over', () => {
+    let nowMs = 0;
+    const endings = createEndings(() => nowMs);
+    endings.stopping('a')();
+    nowMs = 5_001;
+    for (const action of ['kill', 'die', 'stop']) tell(endings, action, action === 'kill' ? '15' : null);
+    assert.equal(endings.of('a', null), 'signalled');
+    tell(endings, 'start');
+    endings.stopping('a');
+    nowMs = 600_000;
+    for (const action of ['kill', 'die', 'stop']) tell(endings, action, action === 'kill' ? '15' : null);
+    assert.equal(endings.of('a', null), 'by-flock', 'Docker has not answered yet');
+  });
+
   it('is its own if no signal was sent, or one that ends nothing', () => {
     const endings = createEndings(() => 0);
     assert.equal(endings.of('a', null), 'unknown');

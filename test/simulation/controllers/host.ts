@@ -1,5 +1,6 @@
 import { type NodeName, parseNodeName } from '../../../controller/model/names.ts';
-import { createFakeEngine, type FakeEngine } from '../../support/fake-docker.ts';
+import type { Operation } from '../../../controller/store/store.ts';
+import { createFakeEngine, type FakeEngine, type FakeRow } from '../../support/fake-docker.ts';
 import type { Gate } from '../gate.ts';
 import { createPlugin, type Plugin } from './plugin.ts';
 import { type Controller, startController } from './process.ts';
@@ -41,6 +42,7 @@ const wallStartMs = 1_800_000_000_000;
 const restartMs = { min: 100, max: 1_000 };
 const bootMs = { min: 500, max: 5_000 };
 const publishMs = { min: 5, max: 60 };
+const publishAgainMs = 500;
 
 export function createHost(world: () => World, text: string): Host {
   const name = parseNodeName(text);
@@ -62,6 +64,7 @@ export function createHost(world: () => World, text: string): Host {
       startedMs.set(id, scheduler.nowMs());
       checkWriters(id);
     },
+    onChange: publish,
     onCrash: restart,
   });
 
@@ -88,39 +91,41 @@ export function createHost(world: () => World, text: string): Host {
     }
   }
 
-  /** As the proxy does it: what runs, in the store. */
-  async function publish(): Promise<void> {
-    const client = world().store.connect(name);
-    let told = new Map<string, string>();
-    let boot = boots;
-    for (;;) {
-      await new Promise<void>((resolve) => void scheduler.after(random.between(publishMs.min, publishMs.max), resolve));
-      if (!isUp) continue;
-      if (boot !== boots) told = new Map();
-      boot = boots;
-      const next = new Map(engine.all().map(({ id, status }) => [id, status]));
-      for (const [id, status] of next) {
-        if (told.get(id) === status) continue;
-        const service = engine.all().find((one) => one.id === id)?.labels['flock.service'] ?? null;
-        const declared = { service, routes: service === null ? [] : [{ targetPort: 80 }], links: [] };
-        const value = JSON.stringify({ state: status, healthy: status === 'running', declared });
-        const key = `proxy/containers/${name}/${id}`;
-        const isTold = await client.transact([{ kind: 'set', key, value }]).then(
-          () => true,
-          () => false,
+  const client = world().store.connect(name);
+  let told: ReadonlyMap<string, string> = new Map();
+  let isPublishing = false;
+
+  /** As the proxy does it a moment later, or when the store is back: what runs, in the store. */
+  function publish(): void {
+    if (isPublishing) return;
+    isPublishing = true;
+    const after = (ms: number) =>
+      scheduler.after(ms, () => {
+        isPublishing = false;
+        if (!isUp) return;
+        const rows = engine.all();
+        const next = new Map(rows.map(({ id, status }) => [id, status]));
+        const changed = rows.filter(({ id, status }) => told.get(id) !== status);
+        const gone = [...told.keys()].filter((id) => !next.has(id));
+        if (changed.length + gone.length === 0) return;
+        isPublishing = true;
+        const operations: readonly Operation[] = [
+          ...changed.map(
+            (row) => ({ kind: 'set', key: keyOf(row.id), value: JSON.stringify(published(row)) }) as const,
+          ),
+          ...gone.map((id) => ({ kind: 'delete', key: keyOf(id) }) as const),
+        ];
+        client.transact(operations).then(
+          () => {
+            told = next;
+            after(random.between(publishMs.min, publishMs.max));
+          },
+          () => after(publishAgainMs),
         );
-        if (isTold) told.set(id, status);
-      }
-      for (const id of told.keys()) {
-        if (next.has(id)) continue;
-        const key = `proxy/containers/${name}/${id}`;
-        await client.transact([{ kind: 'delete', key }]).then(
-          () => told.delete(id),
-          () => undefined,
-        );
-      }
-    }
+      });
+    after(random.between(publishMs.min, publishMs.max));
   }
+  const keyOf = (id: string) => `proxy/containers/${name}/${id}`;
 
   const host: Host = {
     name,
@@ -187,6 +192,8 @@ export function createHost(world: () => World, text: string): Host {
       world().trace(() => `${name}: power on`);
       isUp = true;
       isBooting = true;
+      told = new Map();
+      publish();
       boots += 1;
       // Docker answers nobody before it has started what was running.
       void host.later(random.between(bootMs.min, bootMs.max), async () => {
@@ -201,6 +208,12 @@ export function createHost(world: () => World, text: string): Host {
     },
   };
 
-  void publish();
   return host;
+}
+
+/** Of what the proxy says of a container, what controllers read. */
+function published({ status, labels }: FakeRow): object {
+  const service = labels['flock.service'] ?? null;
+  const declared = { service, routes: service === null ? [] : [{ targetPort: 80 }], links: [] };
+  return { state: status, healthy: status === 'running', declared };
 }

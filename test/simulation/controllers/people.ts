@@ -21,6 +21,7 @@ export type People = {
   stop(): Promise<void>;
 };
 
+const lateMsMax = 10_000;
 const policies = ['no', 'unless-stopped', 'always', 'on-failure'] as const;
 const image = { id: imageId, names: new Set(['postgres:15']) };
 
@@ -142,6 +143,8 @@ export function createPeople(world: World): People {
       else docker();
     },
     async stop() {
+      // What they had asked for before may come late.
+      await new Promise<void>((resolve) => void scheduler.after(lateMsMax, resolve));
       for (const { name } of world.hosts)
         for (;;) {
           const isDone = await drainNode(admin, name, false).then(

@@ -60,8 +60,8 @@ export function startController(world: World, host: Host): Controller {
   const docker: Docker = {
     ...calls.docker,
     stop(id, seconds) {
-      endings.stopping(id);
-      return calls.docker.stop(id, seconds);
+      const answered = endings.stopping(id);
+      return calls.docker.stop(id, seconds).finally(answered);
     },
   };
   const view = createClusterView({ store, isCluster: true, clock, log });

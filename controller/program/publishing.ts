@@ -1,0 +1,93 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { DockerWatch } from '../docker/watch.ts';
+import { type InspectedWorkload, inspectedWorkloadSchema } from '../model/inspected.ts';
+import { isBeforeStop, moveKeys, stepOf } from '../model/move.ts';
+import type { Revival } from '../model/revival.ts';
+import type { WorkloadDoc } from '../model/workload.ts';
+import { hasComeUp, newWorkload, refreshed, volumesOf, write } from './documents.ts';
+import type { Home } from './home.ts';
+import type { LocalContainer } from './local.ts';
+import type { Reviver } from './reviver.ts';
+import type { Seen, Stored } from './view.ts';
+import type { VolumeIds } from './volume-ids.ts';
+
+/** Says in the store what this node's containers are, and whether people want them to run. */
+export type Publishing = {
+  /** Answers the document that is to be acted upon. */
+  publish(local: LocalContainer, stored: Stored<WorkloadDoc>, seen: Seen): Promise<WorkloadDoc>;
+  publishNew(local: LocalContainer, id: WorkloadDoc['id'], seen: Seen): Promise<void>;
+  /** Of a container that is part of a move. */
+  noteStop(local: LocalContainer, stored: Stored<WorkloadDoc>, move: string): Promise<void>;
+};
+
+export type PublishingParts = {
+  readonly home: Home;
+  readonly watch: Pick<DockerWatch<InspectedWorkload>, 'lookAt'>;
+  readonly reviver: Reviver;
+  readonly volumeIds: VolumeIds;
+  /** The next look is in so many ms at the latest. */
+  readonly within: (ms: number) => void;
+  readonly retryMs: number;
+};
+
+export function createPublishing(parts: PublishingParts): Publishing {
+  const { home, watch, reviver, volumeIds, within, retryMs } = parts;
+  const { node, store, docker, log } = home;
+
+  async function publish(local: LocalContainer, stored: Stored<WorkloadDoc>, seen: Seen): Promise<WorkloadDoc> {
+    const { doc, index } = stored;
+    const ids = await volumeIds(local.described.volumes, seen);
+    const volumes = volumesOf(local.described, (name) => ids.get(name) ?? null, doc.volumes) ?? doc.volumes;
+    const fresh = refreshed(doc, local, volumes);
+    const revival = await judgeForSure(local, doc);
+    const wanted = revival.kind === 'wanted' ? { ...fresh, wanted: revival.wanted } : fresh;
+    const next = hasComeUp(local.inspected, wanted) ? { ...wanted, stoppedByFlock: undefined } : wanted;
+    if (revival.kind === 'wanted' && revival.wanted === 'stopped')
+      log.info({ event: 'workload.stopped', name: doc.name, reason: revival.why }, 'it stays stopped');
+    if (revival.kind === 'wait') within(revival.ms);
+    if (next === doc) return doc;
+    if (!(await write(store, next, index))) within(retryMs);
+    // Whatever follows is decided on what the store has then.
+    return doc;
+  }
+
+  /** Nothing is taken for stopped by a person on what Docker has said once: it tells nobody of a start that failed. */
+  async function judgeForSure({ inspected }: LocalContainer, doc: WorkloadDoc): Promise<Revival> {
+    const first = reviver.judge(inspected, doc);
+    if (inspected.State.Status === 'restarting') {
+      watch.lookAt(inspected.Id);
+      within(retryMs);
+    }
+    if (first.kind !== 'wanted' || first.wanted === 'running') return first;
+    const now = inspectedWorkloadSchema.safeParse(await docker.inspect(inspected.Id));
+    if (now.success && isDeepStrictEqual(now.data.State, inspected.State)) return first;
+    watch.lookAt(inspected.Id);
+    return { kind: 'wait', ms: retryMs };
+  }
+
+  async function publishNew(local: LocalContainer, id: WorkloadDoc['id'], seen: Seen): Promise<void> {
+    const ids = await volumeIds(local.described.volumes, seen);
+    const volumes = volumesOf(local.described, (name) => ids.get(name) ?? null, []);
+    // Without its volumes it could be made on any node.
+    if (volumes === null) return within(retryMs);
+    await write(store, newWorkload(id, local, volumes, node), null);
+  }
+
+  /** While its volumes are copied, which may take long, people may stop and start it; from then on the move does so itself. */
+  async function noteStop(local: LocalContainer, { doc, index }: Stored<WorkloadDoc>, move: string): Promise<void> {
+    const revival = await judgeForSure(local, doc);
+    if (revival.kind === 'wait') within(revival.ms);
+    if (revival.kind !== 'wanted') return;
+    // A fresh look after the event: what had happened then was not the move's doing.
+    const found = await store.get(`${moveKeys.moves}/${move}`, { fresh: true });
+    const step = found === null ? null : stepOf(found.value);
+    if (step === null || !isBeforeStop(step)) return;
+    log.info(
+      { event: `workload.${revival.wanted}`, name: doc.name, move, reason: revival.why },
+      'so it is after the move',
+    );
+    if (!(await write(store, { ...doc, wanted: revival.wanted }, index))) within(retryMs);
+  }
+
+  return { publish, publishNew, noteStop };
+}
