@@ -11,6 +11,7 @@ import {
 } from '../model/workload.ts';
 import type { Operation, Store } from '../store/store.ts';
 import type { LocalContainer } from './local.ts';
+import { isPutAway } from './putting-away.ts';
 import type { Stored } from './view.ts';
 
 /** What this node writes into the documents of its workloads. All but `write` is pure. */
@@ -21,7 +22,7 @@ export type Workloads = ReadonlyMap<WorkloadId, Stored<WorkloadDoc>>;
 export type Belonging =
   | { readonly kind: 'workload'; readonly stored: Stored<WorkloadDoc> }
   | { readonly kind: 'new'; readonly id: WorkloadId }
-  /** It was made for a move, has never run, and nobody comes back for it. */
+  /** It was made for a move, and nobody comes back for it. */
   | { readonly kind: 'left'; readonly id: WorkloadId }
   /** It was put away, is to be, or is part of a move: it has no document of its own. */
   | { readonly kind: 'none' };
@@ -53,19 +54,19 @@ export function belongingOf(
   spoken: Spoken,
   me: NodeName,
 ): Belonging {
-  const { Id, State } = inspected;
+  const { Id, Name } = inspected;
   const own = spoken.own.get(Id);
   if (own !== undefined) return { kind: 'workload', stored: own };
   if (spoken.former.has(Id)) return { kind: 'none' };
   const label = labelledWorkload(inspected);
   const doc = workloads.get(label ?? workloadIdFor(Id))?.doc;
   if (doc === undefined) return { kind: 'new', id: label ?? workloadIdFor(Id) };
-  return label !== null && State.Status === 'created' && isLeftBehind(doc, me)
+  return label !== null && isLeftBehind(doc, me) && !isPutAway(Name.replace(/^\//, ''), doc)
     ? { kind: 'left', id: label }
     : { kind: 'none' };
 }
 
-/** Whether a container of the workload that never ran on this node is of no use any more. */
+/** Whether containers of the workload on this node are of no use any more. */
 export function isLeftBehind({ node, move }: Pick<WorkloadDoc, 'node' | 'move'>, me: NodeName): boolean {
   return node !== me && move === null;
 }

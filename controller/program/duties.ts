@@ -11,7 +11,7 @@ import {
 } from '../model/workload.ts';
 import { isLeftBehind, remove, write } from './documents.ts';
 import type { Home } from './home.ts';
-import { putAway } from './putting-away.ts';
+import { isPutAway, putAway } from './putting-away.ts';
 import type { Reviver } from './reviver.ts';
 import type { Stored } from './view.ts';
 
@@ -32,11 +32,11 @@ export type Duties = {
   adopt(doc: WorkloadDoc): Promise<void>;
   start(doc: WorkloadDoc, why: string): Promise<void>;
   putAway(doc: WorkloadDoc, former: FormerContainer): Promise<void>;
-  /** A container was made here for a move that ended without it, and has never run. */
+  /** A container was made here for a move that ended without it: one that has run is put away, or else removed. */
   clear(containerId: string, workload: WorkloadId): Promise<void>;
 };
 
-const neverRun = z.object({ State: z.object({ Status: z.literal('created') }) });
+const leftSchema = z.object({ Name: z.string(), State: z.object({ Status: z.string() }) });
 
 export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Duties {
   const { node, store, docker, images, maker, events, log } = home;
@@ -129,11 +129,17 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
 
     async clear(containerId, workload) {
       const entry = await store.get(workloadKeys.workload(workload), { fresh: true });
-      if (entry === null || !isLeftBehind(decodeWorkload(entry.value), node)) return;
-      const found = neverRun.safeParse(await docker.inspect(containerId));
-      if (!found.success) return;
-      await docker.remove(containerId);
-      log.info({ event: 'leftover.removed', container: containerId, workload }, 'it was made for a move that failed');
+      const doc = entry === null ? null : decodeWorkload(entry.value);
+      if (doc === null || !isLeftBehind(doc, node)) return;
+      const found = leftSchema.safeParse(await docker.inspect(containerId)).data;
+      if (found === undefined || isPutAway(found.Name.replace(/^\//, ''), doc)) return;
+      if (found.State.Status === 'created') {
+        await docker.remove(containerId);
+        log.info({ event: 'leftover.removed', container: containerId, workload }, 'it was made for a move that failed');
+        return;
+      }
+      const done = await putAway(docker, doc, { node, containerId, why: 'left' });
+      if (done !== null) events.tell('put-away', doc.name, done);
     },
   };
 }

@@ -7,17 +7,17 @@ const seedsOfTest = 1_000;
 const seedsOf = { plugins: 10_000, controllers: 2_000 };
 const first = Number(process.env['FROM'] || 1);
 
-for (const of of ['plugins', 'controllers'] as const) {
-  const seeds = Number(process.env['SEEDS'] || seedsOf[of]);
-  describe(`a simulated cluster with real ${of}`, () => {
+for (const simulation of ['plugins', 'controllers'] as const) {
+  const seeds = Number(process.env['SEEDS'] || seedsOf[simulation]);
+  describe(`a simulated cluster with real ${simulation}`, () => {
     for (let from = first; from < first + seeds; from += seedsOfTest) {
       const count = Math.min(seedsOfTest, first + seeds - from);
       it(`keeps what it promises, seeds ${from} to ${from + count - 1}`, async () => {
-        const { failures } = await runSeeds({ of, from, count });
+        const { failures } = await runSeeds({ of: simulation, from, count });
         const [seed] = failures;
         assert.ok(
           seed === undefined,
-          `${failures.length} seeds failed, the first: ${seed?.failure}\nmake simulation OF=${of} FROM=${seed?.seed} SEEDS=1 TRACE=1`,
+          `${failures.length} seeds failed, the first: ${seed?.failure}\nmake simulation OF=${simulation} FROM=${seed?.seed} SEEDS=1 TRACE=1`,
         );
       });
     }

@@ -27,6 +27,7 @@ export type FakeEngine = Docker & {
   readonly images: Map<string, { readonly id: string; names: Set<string> }>;
   /** From now on containers can't be started, for this reason; null: they can. */
   refuseStarts(reason: string | null): void;
+  refuseRemovals(reason: string | null): void;
   /** The names of what was started through the API, in order. */
   readonly started: string[];
   /** No answers, and the events end: as when Docker is restarted. */
@@ -75,6 +76,7 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
   const listeners = new Set<{ readonly queue: DockerEvent[]; wake(): void }>();
   let isAway = false;
   let refusal: string | null = null;
+  let removalRefusal: string | null = null;
 
   const find = (text: string) => containers.get(text) ?? [...containers.values()].find(({ name }) => name === text);
   function get(text: string): Fake {
@@ -174,6 +176,9 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
     idOf: (name) => get(name).id,
     refuseStarts(reason) {
       refusal = reason;
+    },
+    refuseRemovals(reason) {
+      removalRefusal = reason;
     },
     away(next) {
       isAway = next;
@@ -280,6 +285,7 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
     async kill() {},
     async remove(id) {
       assertThere();
+      if (removalRefusal !== null) throw new FlockError('docker-failed', removalRefusal, { status: 500 });
       if (containers.delete(id)) emit(id, 'destroy');
     },
     async rename(id, name) {

@@ -169,6 +169,38 @@ describe('controllers', () => {
       await people.close();
     });
 
+    it('what a move has stopped in vain, though the controller knows nothing of that any more', async () => {
+      const policy = { RestartPolicy: { Name: 'unless-stopped', MaximumRetryCount: 0 } };
+      await n1.start();
+      n1.docker.run('web', { ...routed, hostConfig: policy });
+      const doc = await world.see('web', 'running', (one) => one.wanted === 'running');
+      await n1.stop();
+      n1.docker.personStops('web');
+      await world.change({ ...doc, stoppedByFlock: true, revision: doc.revision + 1 });
+      await n1.start();
+      await running(n1, 'web');
+      const after = await world.see('web', 'seen running', (one) => one.stoppedByFlock !== true);
+      assert.equal(after.wanted, 'running');
+      n1.docker.personStops('web');
+      await world.see('web', 'stopped by a person', (one) => one.wanted === 'stopped');
+    });
+
+    it('what Docker could not start again, and told nobody of', async () => {
+      const policy = { RestartPolicy: { Name: 'unless-stopped', MaximumRetryCount: 0 } };
+      await n1.start();
+      const id = n1.docker.run('web', { ...routed, hostConfig: policy });
+      await world.see('web', 'running', (doc) => doc.wanted === 'running');
+      await n1.stop();
+      n1.docker.crash('web');
+      await n1.start();
+      await sleep(100);
+      n1.docker.refuseStarts('mounting failed');
+      await n1.docker.start(id).catch(() => undefined);
+      n1.docker.refuseStarts(null);
+      await running(n1, 'web');
+      assert.equal((await world.workload('web'))?.wanted, 'running');
+    });
+
     it('not while the store does not answer', async () => {
       await n1.start();
       n1.docker.run('web', { ...routed, hostConfig: { RestartPolicy: { Name: 'no', MaximumRetryCount: 0 } } });
@@ -216,6 +248,26 @@ describe('controllers', () => {
       assert.deepEqual(n1.docker.states(), { 'db.left-2': 'exited' }, 'and it is no workload of its own');
       assert.equal(await world.workload('db.left-2'), undefined);
       assert.equal((await told('put-away')).length, 1);
+    });
+
+    it('put away first what a move to it has left on the node that makes them again', async () => {
+      await until('the image is there', 10_000, () => (n2.docker.images.has(imageId) ? true : undefined));
+      const doc = await world.see('db', 'there', () => true);
+      // It was moved from n2 to n1, and n2 has not yet been able to remove the old container.
+      n2.docker.refuseRemovals('the disk is full');
+      const left = n2.docker.run('db');
+      n2.docker.personStops('db');
+      const former = [{ node: n2.name, containerId: left, why: 'moved' as const }];
+      await world.change({ ...doc, former, revision: doc.revision + 1 });
+      await Promise.all([n1.stop(), n1.die()]);
+      await world.volume('pgdata', 'n2', ['n1']);
+      await longEnough();
+      const waiting = await world.workload('db');
+      assert.deepEqual([waiting?.node, waiting?.former], ['n1', former], 'it is not forgotten');
+      n2.docker.refuseRemovals(null);
+      await running(n2, 'db');
+      assert.notEqual(n2.docker.idOf('db'), left);
+      assert.deepEqual(Object.keys(n2.docker.states()), ['db']);
     });
 
     it('wait for a name that is taken, and say which', async () => {
@@ -297,7 +349,7 @@ describe('controllers', () => {
   });
 
   describe('put away what a move has left', () => {
-    it('and what was made for one that failed, unless it has run', async () => {
+    it('and what was made for one that failed; what has run is kept under another name', async () => {
       await world.volume('pgdata', 'n1', ['n2']);
       await Promise.all([n1.start(), n2.start()]);
       n1.docker.run('db');
@@ -314,7 +366,8 @@ describe('controllers', () => {
       await world.change({ ...now, move: null, revision: now.revision + 1 });
       await until('it is removed', 10_000, () => ('db' in n2.docker.states() ? undefined : true));
       await longEnough();
-      assert.deepEqual(n2.docker.states(), { 'db-that-ran': 'exited', stranger: 'created' });
+      assert.deepEqual(n2.docker.states(), { 'db.left-1': 'exited', stranger: 'created' });
+      assert.equal((await told('put-away')).length, 1);
     });
 
     it('once the move is over, and never take what was made for it for a workload', async () => {
@@ -323,12 +376,14 @@ describe('controllers', () => {
       const source = n1.docker.run('db');
       const doc = await world.see('db', 'there', () => true);
       n2.docker.images.set(imageId, { id: imageId, names: new Set(['postgres:15']) });
+      await world.change({ ...doc, move: '0badcafe', revision: doc.revision + 1 });
+      await longEnough();
       const target = n2.docker.run('db', { config: { Labels: { [workloadLabel]: doc.id } } });
       await longEnough();
       assert.equal((await world.workload('db'))?.containerId, source);
       const keys = () => world.store.entries().filter(({ key }) => key.includes('workloads/'));
       assert.equal(keys().length, 1, 'there is one workload');
-      const moved = { ...placedOn(doc, n2.name, target, 'moved'), move: '0badcafe' };
+      const moved = { ...placedOn(doc, n2.name, target, 'moved'), move: '0badcafe', revision: doc.revision + 2 };
       await world.change(moved);
       await longEnough();
       assert.deepEqual(n1.docker.states(), { db: 'running' }, 'it may still be needed');

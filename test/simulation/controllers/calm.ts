@@ -46,6 +46,8 @@ async function moves(world: World, { name: service, node }: WorkloadDoc, pause: 
   const move = found();
   if (move?.step !== 'done')
     world.violate('moves succeed', `${service} to ${to}: ${move?.step} ${move?.failure?.reason}`);
+  if ((world.pauses.get(service) ?? 0) > world.scheduler.nowMs())
+    world.violate('M5', `${service} is held, though its move is over`);
 }
 
 async function stays(world: World, { id, name, node }: WorkloadDoc, pause: Pause): Promise<void> {

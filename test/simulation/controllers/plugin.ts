@@ -216,8 +216,8 @@ export function createPlugin(world: () => World, host: () => Host): Plugin {
       deadSinceMs.clear();
       isAnnounced = false;
       provenAtMs = Number.NEGATIVE_INFINITY;
+      // It is remembered on disk, and may have ended meanwhile.
       const old = session;
-      session = null;
       if (old !== null && random.chance(0.7))
         scheduler.after(random.between(100, 8_000), () => world().store.endSession(old));
     },
