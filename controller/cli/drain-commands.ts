@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
 import { type DrainNodeView, drainNodeView } from '../model/controller-api.ts';
+import { formatDuration, parseDuration } from '../model/quantity.ts';
 import { CliError, path } from './client.ts';
 import { insist, interruptedStatus, onInterrupt } from './following.ts';
 import type { Session } from './main.ts';
@@ -18,15 +19,17 @@ export function addDrainCommands(node: Command, session: () => Session): void {
     .description('move everything off a node, so that it can be rebooted or removed')
     .argument('<name>')
     .option('--detach', 'begin it and do not wait')
+    .option('--timeout <duration>', 'watch no longer than that; the drain goes on')
     .addHelpText('after', drainHelp)
-    .action(async (name: string, { detach }: { readonly detach?: true }) => {
+    .action(async (name: string, { detach, timeout }: { readonly detach?: true; readonly timeout?: string }) => {
       const asked = session();
+      const limitMs = timeout === undefined ? null : parseDuration(timeout);
       const begun = await asked.controller.send('POST', path`/v1/nodes/${name}/drain`, {}, drainNodeView);
       if (detach === true) {
         asked.print(begun, () => formatDrain(begun));
         return;
       }
-      const ended = await follow(asked, name);
+      const ended = await follow(asked, name, limitMs);
       asked.print(
         ended,
         () => `${name} is drained: it may be rebooted or removed. "flockctl node undrain ${name}" has it used again.\n`,
@@ -44,8 +47,13 @@ export function addDrainCommands(node: Command, session: () => Session): void {
     });
 }
 
-/** Tells each change until nothing is left. Throws if somebody else ends the drain. */
-async function follow({ controller, say, note }: Session, name: string): Promise<DrainNodeView> {
+/** Tells each change until nothing is left. Throws if somebody else ends the drain, and when the time is over. */
+async function follow(
+  { controller, say, note }: Session,
+  name: string,
+  limitMs: number | null,
+): Promise<DrainNodeView> {
+  const startedMs = performance.now();
   const stop = onInterrupt(async () => {
     note(`${name} is drained all the same; "flockctl node undrain ${name}" ends that`);
     process.exit(interruptedStatus);
@@ -66,6 +74,11 @@ async function follow({ controller, say, note }: Session, name: string): Promise
         throw new CliError(
           `what is left can't leave ${name}: ${seen.problems.join('; ')}. It is drained all the same; "flockctl node undrain ${name}" ends that`,
           'move-refused',
+        );
+      if (limitMs !== null && performance.now() - startedMs > limitMs)
+        throw new CliError(
+          `${name} is not empty after ${formatDuration(limitMs)}: ${lines.join('; ')}. It is drained all the same; "flockctl node undrain ${name}" ends that`,
+          'deadline-exceeded',
         );
       await sleep(lookMs);
     }

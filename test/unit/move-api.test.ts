@@ -142,6 +142,11 @@ describe('flockctl and moves', function () {
       const left = view.containers.map(({ name }: { readonly name: string }) => name);
       return left.join() === 'tied' && /tied: container tied: --device/.test(view.problems.join()) ? true : undefined;
     });
+    assert.match(
+      await hosts.refused('n3', 'node', 'drain', 'n1', '--timeout', '1s'),
+      /n1 is not empty after 1s: .*copies to be made elsewhere/s,
+    );
+    assert.match(await hosts.refused('n3', 'node', 'drain', 'n1', '--timeout', 'soon'), /soon/);
     assert.match(await hosts.refused('n3', 'move', 'web', 'n1'), /n1 is being drained/);
     assert.match(await hosts.flockctl('n2', 'node', 'undrain', 'n1'), /^n1 is in use again/);
     await hosts.flockctl('n3', 'move', 'web', 'n1');
