@@ -1,9 +1,10 @@
 import { messageOf } from '../../../controller/model/errors.ts';
-import { isOver, moveLimitsDefault } from '../../../controller/model/move.ts';
+import { isOver, type MoveDoc, moveLimitsDefault } from '../../../controller/model/move.ts';
 import { planMove } from '../../../controller/model/move-plan.ts';
 import type { WorkloadDoc } from '../../../controller/model/workload.ts';
 import { beginMove } from '../../../controller/moves/beginning.ts';
 import { idOf } from './checks.ts';
+import type { Host } from './host.ts';
 import { movesOf, type World, workloadsOf } from './world.ts';
 
 /** When all is well, one thing happens, and what is promised of it must come true. */
@@ -11,7 +12,9 @@ import { movesOf, type World, workloadsOf } from './world.ts';
 const lookMs = 250;
 /** A dead host's session, the guard, and containers made anew. */
 const failoverMsMax = 45_000;
-const moveMsMax = 60_000;
+const moveMsMax = 150_000;
+/** About as long as a move takes. */
+const wholeMoveMs = 4_000;
 /** All that could start it again would have done so. */
 const stoppedMs = 90_000;
 
@@ -23,31 +26,56 @@ export async function calmEvent(world: World, pause: Pause): Promise<void> {
   );
   if (running.length === 0) return;
   const doc = world.random.pick(running);
-  const event = world.random.pick([moves, stays, isMadeElsewhere]);
+  const event = world.random.pick([moves, stays, isMadeElsewhere, endsWithoutOne]);
   world.trace(() => `CALM ${event.name} ${doc.name}`);
   await event(world, doc, pause);
 }
 
-async function moves(world: World, { name: service, node }: WorkloadDoc, pause: Pause): Promise<void> {
-  const to = world.random.pick(world.hosts.filter((host) => host.name !== node)).name;
+async function moves(world: World, doc: WorkloadDoc, pause: Pause): Promise<void> {
+  const to = world.random.pick(world.hosts.filter((host) => host.name !== doc.node));
+  const move = await begun(world, doc, to);
+  if (move === null) return;
+  const { step, failure } = await over(world, move, pause);
+  if (step !== 'done') world.violate('moves succeed', `${doc.name} to ${to.name}: ${step} ${failure?.reason}`);
+  if ((world.pauses.get(doc.name) ?? 0) > world.scheduler.nowMs())
+    world.violate('M5', `${doc.name} is held, though its move is over`);
+}
+
+/** In the middle of a move one of its nodes dies, or loses its controller. */
+async function endsWithoutOne(world: World, doc: WorkloadDoc, pause: Pause): Promise<void> {
+  const to = world.random.pick(world.hosts.filter((host) => host.name !== doc.node));
+  const move = await begun(world, doc, to);
+  if (move === null) return;
+  await pause(world.random.between(0, wholeMoveMs));
+  const host = world.random.pick([to, world.host(doc.node)]);
+  const isDeath = world.random.chance(0.5);
+  if (isDeath) host.powerOff();
+  else host.killController();
+  const { step } = await over(world, move, pause);
+  if (!isOver({ ...move, step })) world.violate('moves end', `move ${move.id} is at ${step}, without ${host.name}`);
+  if (isDeath) host.powerOn();
+  else host.startController();
+}
+
+/** Null, and a violation: it was refused. */
+async function begun(world: World, { name: service }: WorkloadDoc, to: Host): Promise<MoveDoc | null> {
   const begin = world.random.pick(world.hosts).controller()?.begin;
-  if (begin === undefined) return world.violate('moves succeed', 'there is no controller');
-  const plan = { service, to, limits: moveLimitsDefault };
-  const begun = await beginMove(
-    begin,
-    'operator',
-    (facts) => planMove(plan, facts),
-    new AbortController().signal,
-  ).catch((error: unknown) => world.violate('moves succeed', messageOf(error)));
-  if (begun === undefined) return;
-  const { id } = begun.move;
-  const found = () => movesOf(world.store).find((doc) => doc.id === id);
-  for (let leftMs = moveMsMax; leftMs > 0 && !isOver(found() ?? begun.move); leftMs -= lookMs) await pause(lookMs);
-  const move = found();
-  if (move?.step !== 'done')
-    world.violate('moves succeed', `${service} to ${to}: ${move?.step} ${move?.failure?.reason}`);
-  if ((world.pauses.get(service) ?? 0) > world.scheduler.nowMs())
-    world.violate('M5', `${service} is held, though its move is over`);
+  const plan = { service, to: to.name, limits: moveLimitsDefault };
+  const signal = new AbortController().signal;
+  try {
+    if (begin === undefined) throw new Error('there is no controller');
+    return (await beginMove(begin, 'operator', (facts) => planMove(plan, facts), signal)).move;
+  } catch (error) {
+    world.violate('moves succeed', `${service} to ${to.name}: ${messageOf(error)}`);
+    return null;
+  }
+}
+
+/** The record at its end, or when the time is over. */
+async function over({ store }: World, move: MoveDoc, pause: Pause): Promise<MoveDoc> {
+  const found = () => movesOf(store).find(({ id }) => id === move.id) ?? move;
+  for (let leftMs = moveMsMax; leftMs > 0 && !isOver(found()); leftMs -= lookMs) await pause(lookMs);
+  return found();
 }
 
 async function stays(world: World, { id, name, node }: WorkloadDoc, pause: Pause): Promise<void> {
