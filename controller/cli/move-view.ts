@@ -69,7 +69,10 @@ export function formatPlan(plan: MovePlanView): string {
     `${service} would go from ${from} to ${to}.\n`,
     formatTable(containers, [
       { title: 'CONTAINER', value: ({ name }) => name },
-      { title: 'IMAGE', value: ({ image }) => image },
+      {
+        title: 'IMAGE',
+        value: ({ image, bringsImage }) => `${image}${bringsImage ? ` (to be brought to ${to})` : ''}`,
+      },
     ]),
     volumes.length === 0
       ? ''

@@ -29,8 +29,15 @@ export const movePlanView = z.object({
   service: z.string(),
   from: z.string(),
   to: z.string(),
-  /** `published`: ports of the host that lead to it, such as `8080/tcp`. */
-  containers: z.array(z.object({ name: z.string(), image: z.string(), published: z.array(z.string()).default([]) })),
+  /** `published`: ports of the host that lead to it, such as `8080/tcp`. `bringsImage`: the target does not have it yet. */
+  containers: z.array(
+    z.object({
+      name: z.string(),
+      image: z.string(),
+      bringsImage: z.boolean().default(false),
+      published: z.array(z.string()).default([]),
+    }),
+  ),
   volumes: z.array(z.object({ name: z.string(), hasCopy: z.boolean(), bytes: count.nullable() })),
   services: z.array(z.string()),
   obstacles: z.array(z.string()),

@@ -14,6 +14,7 @@ import { type BeginParts, beginMove, readFacts } from './beginning.ts';
 import { type Drainer, drainFacts } from './drainer.ts';
 import type { Mover } from './mover.ts';
 import type { MoveTools } from './ports.ts';
+import type { PreflightAsker } from './preflight.ts';
 import { listMoves } from './records.ts';
 
 /** What flockctl asks of moves, drains and events. Any node answers for all: everything is in the store. */
@@ -22,6 +23,7 @@ export type MoveApiParts = {
   readonly begin: BeginParts;
   readonly mover: Pick<Mover, 'moves' | 'onChange'>;
   readonly drainer: Pick<Drainer, 'problems'>;
+  readonly preflight: PreflightAsker;
   readonly isMember: boolean;
 };
 
@@ -29,8 +31,6 @@ const answerMsMax = 60_000;
 const waitMsMax = 30_000;
 const eventsMaxDefault = 100;
 const eventsAtOnceMax = 1_000;
-/** A volume whose size can't be told in time is left open. */
-const estimateMsMax = 5_000;
 
 type Handler = (request: Request, signal: AbortSignal) => Promise<unknown> | unknown;
 
@@ -100,37 +100,30 @@ function limitsOf(asked: { readonly [Key in keyof MoveLimits]?: number | undefin
   return asked.drainMs === undefined ? { ...limits, drainMs: Math.min(limits.drainMs, limits.pauseMs / 2) } : limits;
 }
 
-/** `signal` null: without sizes, which take a look at the pools. */
+/** `signal` null: without what only the hosts themselves see. */
 async function viewPlan(
-  { tools, begin }: MoveApiParts,
+  { preflight, begin }: MoveApiParts,
   plan: MovePlan,
   signal: AbortSignal | null,
 ): Promise<MovePlanView> {
   const { service, from, to, workloads, volumes, services, obstacles } = plan;
   const docs = begin.view.seen()?.volumes;
-  const sizes = await Promise.all(
-    volumes.map(async ({ id, name }) => {
-      const hasCopy = docs?.get(id)?.replicas.includes(to) ?? false;
-      // Only the owner's plugin knows.
-      if (signal === null || from !== tools.node) return { name, hasCopy, bytes: null };
-      const limit = AbortSignal.any([signal, AbortSignal.timeout(estimateMsMax)]);
-      return await tools.plugin.estimate(name, to, limit).then(
-        (estimate) => ({ name, ...estimate }),
-        () => ({ name, hasCopy, bytes: null }),
-      );
-    }),
-  );
+  const seen = signal === null ? null : await preflight(plan, signal);
+  const missing = new Set(seen?.imagesMissing);
   return {
     service,
     from,
     to,
     containers: workloads.map(({ name, spec }) => {
       const published = publishedBy(spec).map(({ port, protocol }) => `${port}/${protocol}`);
-      return { name, image: spec.image, published: [...new Set(published)] };
+      return { name, image: spec.image, bringsImage: missing.has(name), published: [...new Set(published)] };
     }),
-    volumes: sizes,
+    volumes: volumes.map(({ id, name }) => {
+      const found = seen?.volumes.find((volume) => volume.name === name);
+      return found ?? { name, hasCopy: docs?.get(id)?.replicas.includes(to) ?? false, bytes: null };
+    }),
     services: [...services],
-    obstacles: [...obstacles],
+    obstacles: [...new Set([...obstacles, ...(seen?.obstacles ?? [])])],
   };
 }
 

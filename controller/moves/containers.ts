@@ -44,36 +44,43 @@ export async function containersOn(
 }
 
 /** On the target. A container that can't have its ports would be found out only when everything stands still. */
-export async function refuseTakenPorts(
-  { docker }: MoveTools,
-  { to }: MoveDoc,
+export async function portsTaken(
+  { docker, node }: Pick<MoveTools, 'docker' | 'node'>,
   workloads: readonly WorkloadDoc[],
-): Promise<void> {
+): Promise<readonly string[]> {
   const listed = await docker.list();
-  for (const { name, spec, wanted } of workloads) {
-    if (wanted !== 'running') continue;
-    for (const other of listed) {
-      const taken = conflictOf(publishedBy(spec), other.ports);
-      if (taken !== null) throw new FlockError('move-refused', portTaken(name, taken, other.name, to));
-    }
-  }
+  return workloads
+    .filter(({ wanted }) => wanted === 'running')
+    .flatMap(({ name, spec }) =>
+      listed.flatMap((other) => {
+        const taken = conflictOf(publishedBy(spec), other.ports);
+        return taken === null ? [] : [portTaken(name, taken, other.name, node)];
+      }),
+    );
+}
+
+/** Throws the first of the reasons, if there is one. */
+export function refuse(obstacles: readonly string[]): void {
+  const [first] = obstacles;
+  if (first !== undefined) throw new FlockError('move-refused', first);
 }
 
 const ended: ReadonlySet<string> = new Set(['created', 'exited', 'dead']);
 
 /** On the source. A container in the network of one that leaves would be left without any. */
-export async function refuseSidecars({ docker }: MoveTools, { members }: MoveDoc): Promise<void> {
+export async function sidecarsOf(
+  { docker }: Pick<MoveTools, 'docker'>,
+  members: readonly { readonly name: string; readonly id: string }[],
+): Promise<readonly string[]> {
   const listed = await docker.list();
-  for (const { name, sourceId } of members) {
-    const sidecar = listed.find(
-      ({ networkMode, state }) => networkMode === `container:${sourceId}` && !ended.has(state),
-    );
-    if (sidecar !== undefined)
-      throw new FlockError(
-        'move-refused',
-        `container ${sidecar.name} is in the network of ${name} (--network container:${name}) and can't go with it: remove that one first`,
-      );
-  }
+  return members.flatMap(({ name, id }) =>
+    listed
+      .filter(({ networkMode, state }) => networkMode === `container:${id}` && !ended.has(state))
+      .map(
+        (sidecar) =>
+          `container ${sidecar.name} is in the network of ${name} (--network container:${name}) and can't go with it: remove that one first`,
+      ),
+  );
 }
 
 export type Starting = {

@@ -6,6 +6,7 @@ import { createDrainer } from './drainer.ts';
 import { createMoveFigures } from './figures.ts';
 import { createMover } from './mover.ts';
 import type { MoveTools } from './ports.ts';
+import { createPreflight, preflightRouter } from './preflight.ts';
 import { createRecords } from './records.ts';
 
 /** Moves and drains, as a part of the controller's program. */
@@ -31,9 +32,12 @@ export function createMovesPart(home: Home): Part {
   });
   const mover = createMover({ tools, records, view });
   const begin = { store, view, events, clock };
+  const looking = { node, store, docker, plugin: tools.plugin, image: docker.image };
+  const preflight = createPreflight(looking, home.askController);
   const drainer = createDrainer({ tools, mover, view, begin, events, log });
   return {
-    routers: [createMoveRoutes({ tools, begin, mover, drainer, isMember: clusterId !== null })],
+    routers: [createMoveRoutes({ tools, begin, mover, drainer, preflight, isMember: clusterId !== null })],
+    peerRouters: [preflightRouter(looking)],
     figures: figures.text,
     async run(signal) {
       if (clusterId === null) return;

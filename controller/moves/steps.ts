@@ -8,8 +8,9 @@ import {
   membersOf,
   orAborted,
   type PortsMade,
-  refuseSidecars,
-  refuseTakenPorts,
+  portsTaken,
+  refuse,
+  sidecarsOf,
   startAll,
 } from './containers.ts';
 import { copyAll } from './copying.ts';
@@ -58,7 +59,7 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
     const { images, maker } = tools;
     const members: MoveMember[] = [];
     const workloads = await membersOf(tools, doc);
-    await refuseTakenPorts(tools, doc, workloads);
+    refuse(await portsTaken(tools, workloads));
     for (const [index, workload] of workloads.entries()) {
       const member = doc.members[index];
       if (member === undefined) continue;
@@ -69,7 +70,12 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   },
 
   async copying(tools, doc, signal, { tell, turn }) {
-    await refuseSidecars(tools, doc);
+    refuse(
+      await sidecarsOf(
+        tools,
+        doc.members.map(({ name, sourceId: id }) => ({ name, id })),
+      ),
+    );
     const done = await copyAll(tools, doc, tell, signal);
     const sinceMs = tools.clock.bootMs();
     await turn(doc, signal);

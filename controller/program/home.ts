@@ -1,5 +1,6 @@
 import type { Router } from 'express';
 import type { Logger } from 'pino';
+import type { z } from 'zod';
 import type { EventLog } from '../cluster/event-log.ts';
 import type { NodeName } from '../model/names.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
@@ -21,6 +22,7 @@ export type Home = {
   /** What the store said last. */
   readonly view: ClusterView;
   readonly images: Images;
+  readonly askController: AskController;
   readonly maker: Maker;
   readonly events: EventLog;
   readonly clock: Clock;
@@ -31,10 +33,19 @@ export type Home = {
 /** A part of the program. `run` works until the signal fires, and never rejects; the routers are served on the controller's socket. */
 export type Part = {
   readonly routers?: readonly Router[];
+  /** Served to the controllers of other nodes. */
+  readonly peerRouters?: readonly Router[];
   /** What Prometheus is told beside the program's own figures, in its text format. */
   readonly figures?: () => Promise<string>;
   run(signal: AbortSignal): Promise<void>;
 };
+
+/** Asks the controller of another node. Throws `node-unreachable`, `node-not-found`, and the signal's reason. */
+export type AskController = <T>(
+  node: NodeName,
+  question: { readonly path: string; readonly body: unknown; readonly schema: z.ZodType<T> },
+  signal: AbortSignal,
+) => Promise<T>;
 
 export type Clock = {
   /** Since boot, suspend included: for everything that waits. */

@@ -3,12 +3,15 @@ import { request } from 'node:https';
 import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type { PeerCertificate } from 'node:tls';
+import type { z } from 'zod';
 import { checkNode, secureOptions } from '../cluster/tls.ts';
 import { problemView } from '../model/api.ts';
 import { FlockError, messageOf } from '../model/errors.ts';
 import { formatPeerAddress, type NodeIdentity, nodeDnsName, type PeerAddress } from '../model/identity.ts';
 import type { NodeName } from '../model/names.ts';
 import { stallMs } from './image-server.ts';
+
+type Question = { readonly method: 'GET' | 'POST'; readonly path: string; readonly body?: unknown };
 
 /**
  * What `docker save` writes on another node, which has proved to be the one that was meant. The stream fails when it breaks off, when
@@ -21,8 +24,31 @@ export async function fetchImage(
   id: string,
   signal: AbortSignal,
 ): Promise<Readable> {
+  return await dial(identity, node, at, { method: 'GET', path: `/v1/images/${id}` }, signal);
+}
+
+/** What the controller of another node answers. Throws as fetchImage does. */
+export async function askController<T>(
+  identity: NodeIdentity,
+  node: NodeName,
+  at: PeerAddress,
+  question: { readonly path: string; readonly body: unknown; readonly schema: z.ZodType<T> },
+  signal: AbortSignal,
+): Promise<T> {
+  const response = await dial(identity, node, at, { ...question, method: 'POST' }, signal);
+  return question.schema.parse(JSON.parse(await text(response)));
+}
+
+async function dial(
+  identity: NodeIdentity,
+  node: NodeName,
+  at: PeerAddress,
+  { method, path, body }: Question,
+  signal: AbortSignal,
+): Promise<IncomingMessage> {
   try {
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const sent = body === undefined ? null : JSON.stringify(body);
       const outgoing = request({
         ...secureOptions(identity),
         servername: nodeDnsName({ name: node, clusterId: identity.clusterId }),
@@ -30,14 +56,15 @@ export async function fetchImage(
         agent: false,
         host: at.address,
         port: at.port,
-        path: `/v1/images/${id}`,
+        ...{ method, path },
+        headers: sent === null ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(sent) },
         timeout: stallMs,
         signal,
       });
       outgoing.once('timeout', () => outgoing.destroy(new Error(`nothing came for ${stallMs / 1000} s`)));
       outgoing.once('response', resolve);
       outgoing.on('error', reject);
-      outgoing.end();
+      outgoing.end(sent ?? undefined);
     });
     if (response.statusCode === 200) return response;
     throw problemOf(await text(response), response.statusCode ?? 500);

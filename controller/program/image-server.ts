@@ -3,7 +3,7 @@ import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { pipeline } from 'node:stream/promises';
 import type { TLSSocket } from 'node:tls';
-import express, { type Request, type Response } from 'express';
+import express, { type Request, type Response, type Router } from 'express';
 import type { Logger } from 'pino';
 import { authorizedNode, handshakeMsMax, secureOptions } from '../cluster/tls.ts';
 import { FlockError } from '../model/errors.ts';
@@ -12,7 +12,10 @@ import type { NodeName } from '../model/names.ts';
 import { answerProblem, answerProblems, noSuchCall, param } from '../server/problems.ts';
 import type { Docker } from './docker.ts';
 
-/** Where other nodes get this host's images: `GET /v1/images/ID` answers what `docker save` writes, to nodes of the cluster only. */
+/**
+ * What other nodes are told, and nobody else: `GET /v1/images/ID` answers what `docker save` writes, and parts of the program answer
+ * questions of their like.
+ */
 export type ImageServer = {
   readonly port: number;
   /** After a renewal of the certificate: the next connections use it. */
@@ -29,6 +32,7 @@ export type ImageServerParts = {
   readonly port: number;
   readonly docker: Pick<Docker, 'image' | 'saveImage'>;
   readonly isMember: (node: NodeName) => boolean;
+  readonly routers?: readonly Router[];
   readonly log: Logger;
 };
 
@@ -40,6 +44,7 @@ const connectionsMax = 64;
 /** Nothing is taken for so long: the other side is gone. */
 export const stallMs = 60_000;
 const requestMsMax = 30_000;
+const bodyBytesMax = 64 * 1024;
 const idPattern = /^sha256:[0-9a-f]{64}$/;
 
 export async function startImageServer(parts: ImageServerParts): Promise<ImageServer> {
@@ -75,7 +80,7 @@ export async function startImageServer(parts: ImageServerParts): Promise<ImageSe
   };
 }
 
-function createApp({ docker, isMember, log }: ImageServerParts): express.Express {
+function createApp({ docker, isMember, routers = [], log }: ImageServerParts): express.Express {
   const app = express();
   app.disable('x-powered-by').disable('etag');
   app.use((request: Request, response: Response, next: () => void) => {
@@ -110,6 +115,7 @@ function createApp({ docker, isMember, log }: ImageServerParts): express.Express
       transfers -= 1;
     }
   });
+  if (routers.length > 0) app.use(express.json({ limit: bodyBytesMax }), ...routers);
   app.use(noSuchCall);
   app.use(answerProblems(log, 'images.failed', 'docker-failed'));
   return app;

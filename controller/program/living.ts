@@ -6,7 +6,7 @@ import { defaultNodeName, readHostFacts } from '../cluster/host-defaults.ts';
 import type { Place } from '../cluster/place.ts';
 import type { DockerWatch } from '../docker/watch.ts';
 import { FlockError, messageOf } from '../model/errors.ts';
-import type { NodeIdentity } from '../model/identity.ts';
+import type { NodeIdentity, PeerAddress } from '../model/identity.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
 import { type NodeName, parseNodeName } from '../model/names.ts';
 import { readVersion } from '../server/version.ts';
@@ -15,7 +15,7 @@ import { openStore } from '../store/opening.ts';
 import type { Store } from '../store/store.ts';
 import type { Docker } from './docker.ts';
 import type { Clock, Home, Part } from './home.ts';
-import { fetchImage } from './image-client.ts';
+import { askController, fetchImage } from './image-client.ts';
 import { imagePortOffset, startImageServer } from './image-server.ts';
 import { createImages } from './images.ts';
 import { createMaker } from './maker.ts';
@@ -71,21 +71,29 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
   const events = createEventLog({ store, node, clock });
   let current = identity;
 
+  function wayTo(other: NodeName): { readonly identity: NodeIdentity; readonly at: PeerAddress } {
+    const doc = view.seen()?.nodes.get(other);
+    if (current === null || doc === undefined)
+      throw new FlockError('node-not-found', `nothing is known of node ${other}: "flockctl node ls" shows the nodes`);
+    return { identity: current, at: { address: doc.address, port: doc.port + imagePortOffset } };
+  }
+
   const images = createImages({
     node,
     docker,
     async fetch(other, id, signal) {
-      const address = view.seen()?.nodes.get(other);
-      if (current === null || address === undefined)
-        throw new FlockError('node-not-found', `nothing is known of node ${other}: "flockctl node ls" shows the nodes`);
-      const at = { address: address.address, port: address.port + imagePortOffset };
-      return await fetchImage(current, other, at, id, signal);
+      const way = wayTo(other);
+      return await fetchImage(way.identity, other, way.at, id, signal);
     },
     log,
   });
   const home: Home = {
     ...{ node, clusterId: place?.clusterId ?? null, store, docker, view, images, maker: createMaker(docker) },
     ...{ events, clock, paths, log },
+    async askController(other, question, signal) {
+      const way = wayTo(other);
+      return await askController(way.identity, other, way.at, question, signal);
+    },
   };
   const workloads = createWorkloads({
     home,
@@ -106,6 +114,7 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
         const server = await startImageServer({
           ...{ identity: me, docker, log, port: me.port + imagePortOffset, address: parts.imageAddress ?? '::' },
           isMember: (name) => view.seen()?.nodes.has(name) ?? false,
+          routers: others.flatMap(({ peerRouters = [] }) => peerRouters),
         });
         await keepCertificate(server.renew, signal);
         await server.close();

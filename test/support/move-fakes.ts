@@ -17,6 +17,8 @@ export type FakeContainer = {
   readonly workload: WorkloadDoc;
   /** Left out: `bridge`. */
   readonly networkMode?: string;
+  /** A person has made it, and flock does not look after it. */
+  readonly isForeign?: boolean;
   running: boolean;
   exitCode: number;
 };
@@ -112,11 +114,14 @@ export function createFakes(parts: FakeParts) {
       store: { ...client, transact: (operations) => effect('transact', () => client.transact(operations)) },
       docker: {
         async list() {
-          return [...host.containers.values()].map(({ id, name, workload, running, networkMode = 'bridge' }) => {
-            const ports = running ? publishedBy(workload.spec) : [];
-            const state = running ? 'running' : 'exited';
-            return { id, name, labels: { [workloadLabel]: workload.id }, volumeDrivers: [], state, networkMode, ports };
-          });
+          return [...host.containers.values()].map(
+            ({ id, name, workload, running, networkMode = 'bridge', isForeign = false }) => {
+              const ports = running ? publishedBy(workload.spec) : [];
+              const state = running ? 'running' : 'exited';
+              const labels: Record<string, string> = isForeign ? {} : { [workloadLabel]: workload.id };
+              return { id, name, labels, volumeDrivers: [], state, networkMode, ports };
+            },
+          );
         },
         async inspect(id) {
           const container = host.containers.get(id);

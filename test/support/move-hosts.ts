@@ -3,6 +3,7 @@ import type { Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
 import { pino } from 'pino';
 import { createEventLog } from '../../controller/cluster/event-log.ts';
 import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
@@ -12,15 +13,17 @@ import { type WorkloadDoc, workloadKeys } from '../../controller/model/workload.
 import { createMoveRoutes } from '../../controller/moves/api.ts';
 import { createDrainer } from '../../controller/moves/drainer.ts';
 import { createMover } from '../../controller/moves/mover.ts';
+import { createPreflight, preflightRouter } from '../../controller/moves/preflight.ts';
 import { createRecords } from '../../controller/moves/records.ts';
-import type { Clock } from '../../controller/program/home.ts';
+import type { AskController, Clock } from '../../controller/program/home.ts';
 import { workloadRoutes } from '../../controller/program/routes.ts';
 import { createClusterView } from '../../controller/program/view.ts';
 import { createApiServer } from '../../controller/server/api-server.ts';
 import { listen } from '../../controller/server/listen.ts';
+import { askSocket } from '../../controller/socket-request.ts';
 import { createMemoryStore } from '../../controller/store/memory.ts';
 import type { Operation } from '../../controller/store/store.ts';
-import { CommandError, createCommands } from '../../plugin/exec.ts';
+import { createCommands } from '../../plugin/exec.ts';
 import { planNode } from './move-documents.ts';
 import { createFakes, type FakeContainer, type FakeHost } from './move-fakes.ts';
 import { until } from './until.ts';
@@ -51,6 +54,8 @@ export async function createMoveHosts(documents: {
   const broken = new Map<string, string>();
   const pauses = new Map<string, number>();
   const problems: string[] = [];
+  /** Nodes whose Docker has the image of all containers. */
+  const images = new Set<string>(['n1']);
   const servers: Server[] = [];
   const running: Promise<void>[] = [];
   const { publish, toolsOf } = createFakes({
@@ -75,6 +80,14 @@ export async function createMoveHosts(documents: {
     ]);
   }
 
+  /** Over its socket, where a real one is asked over TLS. */
+  const askOther: AskController = async (node, { path, body, schema }, signal) => {
+    const socketPath = join(folder, `${node}.sock`);
+    const { status, text } = await askSocket({ socketPath, method: 'POST', path, body, signal });
+    if (status !== 200) throw new Error(text);
+    return schema.parse(JSON.parse(text));
+  };
+
   async function begin(node: NodeName): Promise<void> {
     const containers = new Map<string, FakeContainer>();
     const host: FakeHost = { node, containers, isDead: () => false };
@@ -95,10 +108,26 @@ export async function createMoveHosts(documents: {
     const mover = createMover({ tools, records, view });
     const parts = { store, view, events, clock };
     const drainer = createDrainer({ tools, mover, view, begin: parts, events, log });
-    const routes = createMoveRoutes({ tools, begin: parts, mover, drainer, isMember: true });
-    servers.push(await listen(join(folder, `${node}.sock`), createApiServer([workloadRoutes(view), routes], log)));
+    const looking = {
+      node,
+      store,
+      docker: tools.docker,
+      plugin: tools.plugin,
+      image: async () => images.has(node) || null,
+    };
+    const preflight = createPreflight(looking, askOther);
+    const routes = createMoveRoutes({ tools, begin: parts, mover, drainer, preflight, isMember: true });
+    const routers = [workloadRoutes(view), routes, preflightRouter(looking)];
+    servers.push(await listen(join(folder, `${node}.sock`), createApiServer(routers, log)));
     running.push(...[view, events, mover, drainer].map((part) => part.run(stop.signal)));
     await until(`${node} sees the store`, 5_000, () => view.seen() ?? undefined);
+  }
+
+  async function failing(node: string, args: readonly string[]) {
+    const env = { FLOCK_CONTROLLER_SOCKET: join(folder, `${node}.sock`) };
+    const ended = await execa(process.execPath, [cli, ...args], { env, reject: false });
+    if (ended.exitCode !== 1) throw new Error(`flockctl ${args.join(' ')} was expected to fail: ${ended.stdout}`);
+    return ended;
   }
 
   const cluster = { id: 'c', createdAtMs: 1, profile: 'default', caCertificate: '' };
@@ -115,7 +144,9 @@ export async function createMoveHosts(documents: {
   for (const name of documents.nodes) await begin(parseNodeName(name));
 
   return {
-    ...{ store: admin, broken, problems, pauses },
+    ...{ store: admin, broken, problems, pauses, images },
+    /** Docker's containers of a host. */
+    containers: (name: string) => hosts.get(name)?.containers ?? new Map<string, FakeContainer>(),
     socketOf: (name: string) => join(folder, `${name}.sock`),
     runs: (name: string): readonly string[] =>
       [...hosts.values()].flatMap(({ node, containers }) =>
@@ -123,18 +154,12 @@ export async function createMoveHosts(documents: {
       ),
     flockctl: (node: string, ...args: readonly string[]) =>
       createCommands({ FLOCK_CONTROLLER_SOCKET: join(folder, `${node}.sock`) }).run(process.execPath, [cli, ...args]),
-    /** What a command that has to fail says, on both ways. */
-    async refused(node: string, ...args: readonly string[]): Promise<string> {
-      try {
-        await createCommands({ FLOCK_CONTROLLER_SOCKET: join(folder, `${node}.sock`) }).run(process.execPath, [
-          cli,
-          ...args,
-        ]);
-      } catch (error) {
-        if (error instanceof CommandError && error.exitCode === 1) return error.stderr;
-        throw error;
-      }
-      throw new Error(`flockctl ${args.join(' ')} was expected to fail`);
+    /** What a command that has to fail says of why, and what it prints. */
+    refused: async (node: string, ...args: readonly string[]) => (await failing(node, args)).stderr,
+    printed: async (node: string, ...args: readonly string[]) => (await failing(node, args)).stdout,
+    /** Its controller answers nobody any more. */
+    silence(name: string): void {
+      servers[documents.nodes.indexOf(name)]?.close();
     },
     async dispose(): Promise<void> {
       stop.abort();

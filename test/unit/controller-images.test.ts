@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
+import { Router } from 'express';
+import { z } from 'zod';
 import { makeAuthority, makeKey } from '../../controller/cluster/ca.ts';
 import { identify } from '../../controller/cluster/founding.ts';
 import { type ErrorCode, FlockError } from '../../controller/model/errors.ts';
 import type { NodeIdentity } from '../../controller/model/identity.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
 import { splitName, textOfLog } from '../../controller/program/docker.ts';
-import { fetchImage } from '../../controller/program/image-client.ts';
+import { askController, fetchImage } from '../../controller/program/image-client.ts';
 import { type ImageServer, startImageServer } from '../../controller/program/image-server.ts';
 import { createImages, isPlainName } from '../../controller/program/images.ts';
 import { createMaker } from '../../controller/program/maker.ts';
@@ -66,6 +68,33 @@ describe('images between nodes', () => {
     const trusting = { ...stranger, caCertificate: authority.certificate };
     await rejects(fetchImage(trusting, n1, at(), imageId, signal), 'node-unreachable');
     await rejects(fetchImage(stranger, n1, at(), imageId, signal), 'node-unreachable');
+  });
+
+  it('and answers to questions, too', async () => {
+    await server.close();
+    const asked: unknown[] = [];
+    server = await startImageServer({
+      ...{ identity: identityOf(n1), address: '127.0.0.1', port: 0, log: silent, docker: source },
+      isMember: (node) => members.includes(node),
+      routers: [
+        Router().post('/v1/questions', (request, response) => {
+          asked.push(request.body);
+          response.json({ answer: 42 });
+        }),
+      ],
+    });
+    const schema = z.object({ answer: z.number() });
+    const question = { path: '/v1/questions', body: { what: 'é' }, schema };
+    assert.deepEqual(await askController(identityOf(n2), n1, at(), question, signal), { answer: 42 });
+    const other = { ...question, path: '/v1/others' };
+    await fails(askController(identityOf(n2), n1, at(), other, signal), 'node-unreachable', /there is no POST/);
+    members = ['n1'];
+    await fails(
+      askController(identityOf(n2), n1, at(), question, signal),
+      'node-unreachable',
+      /no node of the cluster/,
+    );
+    assert.deepEqual(asked, [{ what: 'é' }]);
   });
 
   it('are taken from exactly the node that was meant', async () => {

@@ -51,7 +51,11 @@ describe('flockctl and moves', function () {
     const plan = await hosts.flockctl('n1', 'move', 'web', 'n2', '--dry-run');
     assert.match(plan, /web would go from n1 to n2/);
     assert.match(plan, /VOLUME +COPY ON N2 +TO SEND\ndata +yes +10 B/);
-    assert.match(await hosts.flockctl('n3', 'move', 'web', 'n2', '--dry-run'), /data +yes +unknown/);
+    assert.match(plan, /web +web:1 \(to be brought to n2\)/);
+    hosts.images.add('n2');
+    const elsewhere = await hosts.flockctl('n3', 'move', 'web', 'n2', '--dry-run');
+    assert.match(elsewhere, /web +web:1\n/);
+    assert.match(elsewhere, /data +yes +10 B/);
     assert.match(
       await hosts.refused('n1', 'move', 'tied', 'n2'),
       /tied can't be moved to n2: container tied: --device/,
@@ -60,6 +64,23 @@ describe('flockctl and moves', function () {
     assert.match(await hosts.refused('n1', 'move', 'wbe', 'n2'), /did you mean web\?/);
     assert.match(await hosts.refused('n1', 'move', 'web', 'n1'), /it is on n1 already/);
     assert.match(await hosts.refused('n1', 'move', 'web', 'n2', '--timeout', '1s'), /use from 5s to 2m/);
+    assert.deepEqual(await moves(), []);
+  });
+
+  it('says what only the hosts see that is in its way, whichever node is asked', async () => {
+    const running = { running: true, exitCode: 0 };
+    const side = { id: 'side', name: 'side', workload: workload('side', 'n1'), ...running };
+    hosts.containers('n1').set('side', { ...side, networkMode: `container:${web.containerId}` });
+    hosts
+      .containers('n2')
+      .set('other', { id: 'other', name: 'web', workload: workload('x', 'n2'), isForeign: true, ...running });
+    const asked = ['move', 'web', 'n2', '--dry-run'] as const;
+    for (const node of ['n1', 'n2', 'n3']) {
+      const { obstacles } = JSON.parse(await hosts.printed(node, '-o', 'json', ...asked));
+      assert.match(obstacles.join('\n'), /side is in the network of web .*\n.*another container web on n2/);
+    }
+    hosts.silence('n2');
+    assert.match(await hosts.printed('n3', ...asked), /! the controller of n2 could not be asked/);
     assert.deepEqual(await moves(), []);
   });
 

@@ -1,0 +1,121 @@
+import { type Request, Router } from 'express';
+import { z } from 'zod';
+import { workloadLabel } from '../model/container-spec.ts';
+import { messageOf } from '../model/errors.ts';
+import type { MovePlan } from '../model/move-plan.ts';
+import { type NodeName, parseNodeName } from '../model/names.ts';
+import { type WorkloadDoc, workloadIdSchema } from '../model/workload.ts';
+import type { AskController } from '../program/home.ts';
+import { parseBody } from '../server/problems.ts';
+import { portsTaken, sidecarsOf } from './containers.ts';
+import type { MoveTools } from './ports.ts';
+import { readWorkload } from './records.ts';
+
+/**
+ * What only the two hosts see of a move that is not begun yet: how much there is to send, whose ports and names are taken, what would be
+ * left behind. For `--dry-run`; a move itself looks again.
+ */
+const bodySchema = z.strictObject({
+  side: z.enum(['from', 'to']),
+  to: z.string().transform(parseNodeName),
+  workloads: z.array(workloadIdSchema).max(64),
+});
+type Body = z.infer<typeof bodySchema>;
+
+const viewSchema = z.object({
+  obstacles: z.array(z.string()),
+  /** On the source: of each volume, by name, whether there is a copy, and what would be sent, in bytes. */
+  volumes: z.array(z.object({ name: z.string(), hasCopy: z.boolean(), bytes: z.number().nullable() })),
+  /** On the target: names of containers whose image has to be brought. */
+  imagesMissing: z.array(z.string()),
+});
+export type Preflight = z.infer<typeof viewSchema>;
+
+export type PreflightTools = Pick<MoveTools, 'node' | 'store' | 'docker' | 'plugin'> & {
+  readonly image: (name: string) => Promise<unknown>;
+};
+
+const path = '/v1/preflights';
+/** Of one side; what is not known by then is left open. */
+const answerMsMax = 8_000;
+const estimateMsMax = 5_000;
+
+/** Answers other controllers. */
+export function preflightRouter(tools: PreflightTools): Router {
+  return Router().post(path, async (request: Request, response) => {
+    const signal = AbortSignal.timeout(answerMsMax);
+    response.json(await lookHere(tools, parseBody(bodySchema, request), signal));
+  });
+}
+
+export type PreflightAsker = (plan: MovePlan, signal: AbortSignal) => Promise<Preflight>;
+
+/** Asks both hosts. One that does not answer is an obstacle, for a move needs both. Rejects only with the signal. */
+export function createPreflight(tools: PreflightTools, ask: AskController): PreflightAsker {
+  async function lookAt(node: NodeName, body: Body, signal: AbortSignal): Promise<Preflight> {
+    const limit = AbortSignal.any([signal, AbortSignal.timeout(answerMsMax)]);
+    try {
+      return await (node === tools.node
+        ? lookHere(tools, body, limit)
+        : ask(node, { path, body, schema: viewSchema }, limit));
+    } catch (error) {
+      signal.throwIfAborted();
+      const reason = limit.aborted ? `it gave no answer in ${answerMsMax / 1000} s` : messageOf(error);
+      return { ...nothing, obstacles: [`the controller of ${node} could not be asked: ${reason}`] };
+    }
+  }
+
+  return async ({ from, to, workloads }, signal) => {
+    const asked = { to, workloads: workloads.map(({ id }) => id) };
+    const [source, target] = await Promise.all([
+      lookAt(from, { side: 'from', ...asked }, signal),
+      lookAt(to, { side: 'to', ...asked }, signal),
+    ]);
+    return { ...source, imagesMissing: target.imagesMissing, obstacles: [...source.obstacles, ...target.obstacles] };
+  };
+}
+
+const nothing: Preflight = { obstacles: [], volumes: [], imagesMissing: [] };
+
+async function lookHere(tools: PreflightTools, body: Body, signal: AbortSignal): Promise<Preflight> {
+  const found = await Promise.all(body.workloads.map((id) => readWorkload(tools.store, id)));
+  const workloads = found.flatMap((stored) => stored?.doc ?? []);
+  return body.side === 'from'
+    ? await lookAtSource(tools, workloads, body.to, signal)
+    : await lookAtTarget(tools, workloads);
+}
+
+async function lookAtSource(
+  tools: PreflightTools,
+  workloads: readonly WorkloadDoc[],
+  to: NodeName,
+  signal: AbortSignal,
+): Promise<Preflight> {
+  const names = new Set(workloads.flatMap(({ volumes }) => volumes.map(({ name }) => name)));
+  const members = workloads.flatMap(({ name, containerId: id }) => (id === null ? [] : [{ name, id }]));
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(estimateMsMax)]);
+  const volumes = [...names].map((name) =>
+    tools.plugin.estimate(name, to, limit).then(
+      (estimate) => [{ name, ...estimate }],
+      () => [],
+    ),
+  );
+  return {
+    ...nothing,
+    obstacles: [...(await sidecarsOf(tools, members))],
+    volumes: (await Promise.all(volumes)).flat(),
+  };
+}
+
+async function lookAtTarget(tools: PreflightTools, workloads: readonly WorkloadDoc[]): Promise<Preflight> {
+  const missing = await Promise.all(
+    workloads.map(async ({ name, spec }) => ((await tools.image(spec.imageId)) === null ? [name] : [])),
+  );
+  const others = (await tools.docker.list()).filter(({ labels }) => !Object.hasOwn(labels, workloadLabel));
+  const taken = workloads.flatMap(({ name }) =>
+    others.some((other) => other.name === name)
+      ? [`there is another container ${name} on ${tools.node}: rename or remove one of them`]
+      : [],
+  );
+  return { ...nothing, obstacles: [...taken, ...(await portsTaken(tools, workloads))], imagesMissing: missing.flat() };
+}
