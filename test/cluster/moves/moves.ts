@@ -104,6 +104,11 @@ export function nginxMoved(members: () => Members): void {
       await known(members(), n(1), 'shop');
       await answersFrom(hosts(), counter, '-');
       const before = await madeWith(n(1), 'shop');
+      // Asked of a host that has nothing to do with it; not known while the first copy is being made.
+      const size = new RegExp(`${counter.volume} +(yes|no) +[\\d.]+ [KM]?i?B`);
+      await until('a dry run says what there is to send', 20_000, async () =>
+        size.test(await n(3).flockctl('move', 'shop', 'n2', '--dry-run')) ? true : undefined,
+      );
       const loads = loadCounter(hosts(), counter);
       const wrk = load(n(3), n(2), counter.host, { seconds: 8, connections: 4 });
       for (const to of [2, 3, 1]) {
