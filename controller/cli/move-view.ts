@@ -79,7 +79,7 @@ export function formatPlan(plan: MovePlanView): string {
       : formatTable(volumes, [
           { title: 'VOLUME', value: ({ name }) => name },
           { title: `COPY ON ${to.toUpperCase()}`, value: ({ hasCopy }) => (hasCopy ? 'yes' : 'no') },
-          { title: 'TO SEND', value: ({ bytes }) => (bytes === null ? 'unknown' : formatSize(bytes)), right: true },
+          { title: 'TO SEND', value: sizeToSend, right: true },
         ]),
     services.length === 0
       ? 'No route or link leads to it, so nobody has to wait.\n'
@@ -91,6 +91,12 @@ export function formatPlan(plan: MovePlanView): string {
     obstacles.map((obstacle) => `! ${obstacle}\n`).join(''),
   ];
   return parts.filter((part) => part !== '').join('\n');
+}
+
+/** Of an increment btrfs knows nothing before it has made it. */
+function sizeToSend({ hasCopy, bytes }: MovePlanView['volumes'][number]): string {
+  if (bytes !== null) return formatSize(bytes);
+  return hasCopy ? 'what has changed' : 'unknown';
 }
 
 function pauseText(move: MoveDoc): string {

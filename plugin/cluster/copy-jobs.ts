@@ -168,6 +168,8 @@ export function createCopyJobs(parts: CopyJobParts): CopyJobs {
       // A copy that has nothing in common with the volume is as good as none.
       const hasCopy =
         plan.kind === 'in-sync' || plan.kind === 'incremental' || (plan.kind === 'diverged' && plan.common !== null);
+      if (plan.kind === 'incremental')
+        return { hasCopy, bytes: await storage.estimate({ id, to: plan.to.name, from: plan.from.name }) };
       if (hasCopy) return { hasCopy, bytes: plan.kind === 'in-sync' ? 0 : null };
       const newest = owner.at(-1);
       const bytes = newest === undefined ? null : await storage.estimate({ id, to: newest.name, from: null });

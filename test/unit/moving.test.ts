@@ -276,6 +276,13 @@ describe('copies for a move', () => {
     assert.ok(done.sentBytes > 0);
     assert.equal((await estimate()).hasCopy, true);
     await one.write('v1', 'second');
+    cluster.onStream = () => new Promise<void>((resolve) => (release = resolve));
+    await round();
+    await until('it is known what the difference is', 10_000, async () =>
+      ((await estimate()).bytes ?? 0) > 0 ? true : undefined,
+    );
+    cluster.onStream = () => undefined;
+    release();
     await until('another round is done', 10_000, async () => ((await round()).state === 'done' ? true : undefined));
     const { id } = await docOf('v1');
     assert.equal((await cluster.node('n2').storage.content.read(id, 'file'))?.toString(), 'second');
