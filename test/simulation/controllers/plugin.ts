@@ -83,13 +83,13 @@ export function createPlugin(world: () => World, host: () => Host): Plugin {
       const first = doc.replicas.find((name) => alive.has(name));
       if (since === undefined || nowMs - since < timing.guardMs || first !== host().name) continue;
       const next = { ...ownedBy(doc, host().name, null), failedOverAtMs: host().wallMs() };
-      const operation = {
-        kind: 'compare-and-set',
-        key: entry.key,
-        value: JSON.stringify(next),
-        index: entry.index,
-      } as const;
-      const { kind } = await client().transact([operation]);
+      // As the lock of the volume does it: whoever is back keeps what is its own.
+      const dead = alives.find(({ key }) => key === keys.alive(doc.owner));
+      if (dead === undefined) continue;
+      const { kind } = await client().transact([
+        { kind: 'check-index', key: dead.key, index: dead.index },
+        { kind: 'compare-and-set', key: entry.key, value: JSON.stringify(next), index: entry.index },
+      ]);
       world().trace(() => `${host().name}: takes ${doc.name} from ${doc.owner}: ${kind}`);
     }
   }
@@ -201,7 +201,7 @@ export function createPlugin(world: () => World, host: () => Host): Plugin {
   return {
     refuses(names) {
       if (names.length === 0) return null;
-      if (isFenced()) return 'the store does not answer';
+      if (isFenced() || !isAnnounced) return 'the store does not answer';
       for (const name of names) {
         if (handing.has(name)) return `${name} is being handed over`;
         const doc = volumesOf(world().store).find((one) => one.name === name);
