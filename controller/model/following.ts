@@ -69,18 +69,26 @@ function unlessObstacles({ obstacles }: WorkloadDoc, why: string): Follow {
 /** The nodes that should have a workload's image before they need it: where its volumes' copies are, or where it would go. */
 export function imageNodesOf(
   doc: WorkloadDoc,
-  facts: Pick<FollowFacts, 'nodes' | 'alive' | 'silentSinceMs'> & {
+  facts: Pick<FollowFacts, 'nodes' | 'alive' | 'silentSinceMs' | 'nowMs'> & {
     readonly volumes: ReadonlyMap<DatasetId, Pick<VolumeDoc, 'owner' | 'replicas'>>;
   },
 ): readonly NodeName[] {
   if (doc.obstacles.length > 0) return [];
-  if (doc.volumes.length === 0) return doc.failover === 'auto' ? candidatesOf(doc, facts).slice(0, 1) : [];
+  if (doc.volumes.length === 0) {
+    // A controller that is just restarted is no reason to bring an image to yet another node.
+    const silentSinceMs = new Map(
+      [...facts.silentSinceMs].filter(([, sinceMs]) => facts.nowMs - sinceMs > silentMsMin),
+    );
+    return doc.failover === 'auto' ? candidatesOf(doc, { ...facts, silentSinceMs }).slice(0, 1) : [];
+  }
   const nodes = doc.volumes.flatMap(({ id }) => {
     const volume = facts.volumes.get(id);
     return volume === undefined ? [] : [volume.owner, ...volume.replicas];
   });
   return [...new Set(nodes)].filter((node) => node !== doc.node);
 }
+
+const silentMsMin = 60_000;
 
 /** People have given up one of its volumes, with the node that had it. */
 function isGivenUp(doc: WorkloadDoc, { volumes }: FollowFacts): boolean {

@@ -72,6 +72,8 @@ export function interruptionOf(doc: MoveDoc, me: NodeName, seen: NodesSeen): str
   if (!canAbort(doc)) return null;
   if (doc.abort !== null) return `turned back: ${doc.abort}`;
   const other = doc.from === me ? doc.to : doc.from;
+  // Copies can be made without the other controller, and what has come is kept; before the pause it has to be back.
+  if (doc.step === 'copying' && seen.alive.has(other)) return null;
   const gone = goneFrom(other, seen);
   return gone !== null && seen.nowBootMs >= gone.atBootMs ? gone.why : null;
 }

@@ -56,7 +56,7 @@ const dockerTurnMs = 5_000;
 const dockerStartMs = 15_000;
 
 export function reviveOf(facts: RevivalFacts): Revival {
-  const { wanted, status, policy, ending, isSwarmTask } = facts;
+  const { wanted, status, policy, isSwarmTask } = facts;
   if (status === 'running' || status === 'paused' || status === 'restarting')
     return wanted === 'running' ? { kind: 'none' } : { kind: 'wanted', wanted: 'running', why: 'it was started' };
   if (wanted === 'stopped') return { kind: 'none' };
@@ -64,7 +64,10 @@ export function reviveOf(facts: RevivalFacts): Revival {
   if (status === 'created') return { kind: 'start', why: 'it was made and is to run' };
   // Docker is about to remove it.
   if (status !== 'exited') return { kind: 'none' };
-  if (ending === 'started') return { kind: 'wait', ms: settleMs };
+  const isOld = facts.ending === 'started' && facts.downMs < dockerTurnMs;
+  if (isOld) return { kind: 'wait', ms: settleMs };
+  // Docker drops events for whoever does not read them: its end was not told.
+  const ending = facts.ending === 'started' ? 'unknown' : facts.ending;
   const settledMs = ending === 'by-itself' ? settleByItselfMs : settleMs;
   if (facts.downMs < settledMs) return { kind: 'wait', ms: settledMs - facts.downMs };
   if (ending === 'by-flock') return { kind: 'start', why: 'a move had stopped it' };

@@ -45,9 +45,9 @@ export type WorkloadDoc = {
   readonly former: readonly FormerContainer[];
   /**
    * Flock has stopped its container, for a move that came to nothing, and Docker may take that for a person's wish: it is to be started
-   * whatever Docker says of its end. Until it was seen running.
+   * whatever Docker says of its end, unless it was started since this time (wall clock). Absent once it was seen running.
    */
-  readonly stoppedByFlock?: boolean | undefined;
+  readonly stoppedByFlockAtMs?: number | undefined;
   /** The move that it is part of. */
   readonly move: string | null;
   readonly revision: number;
@@ -127,7 +127,7 @@ const workloadSchema: z.ZodType<WorkloadDoc> = z.object({
   after: z.array(text),
   obstacles: z.array(text),
   former: z.array(z.object({ node: nodeName, containerId: text, why: z.enum(['moved', 'left']) })),
-  stoppedByFlock: z.boolean().optional(),
+  stoppedByFlockAtMs: z.int().optional(),
   move: text.nullable(),
   revision: count,
 });

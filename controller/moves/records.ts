@@ -175,7 +175,7 @@ const lateMsMax = 60_000;
 async function freeing(store: Store, move: MoveDoc): Promise<readonly Operation[]> {
   const { id, members } = move;
   // Whoever has stopped them may have died before it could start them again.
-  const stopped = hasStoppedInVain(move) ? { stoppedByFlock: true } : {};
+  const stopped = hasStoppedInVain(move) ? { stoppedByFlockAtMs: move.stepSinceMs } : {};
   const workloads = await Promise.all(members.map(({ workload }) => readWorkload(store, workload)));
   return workloads.flatMap((stored) =>
     stored?.doc.move === id

@@ -11,7 +11,6 @@ import {
 } from '../model/workload.ts';
 import type { Operation, Store } from '../store/store.ts';
 import type { LocalContainer } from './local.ts';
-import { isPutAway } from './putting-away.ts';
 import type { Stored } from './view.ts';
 
 /** What this node writes into the documents of its workloads. All but `write` is pure. */
@@ -22,7 +21,7 @@ export type Workloads = ReadonlyMap<WorkloadId, Stored<WorkloadDoc>>;
 export type Belonging =
   | { readonly kind: 'workload'; readonly stored: Stored<WorkloadDoc> }
   | { readonly kind: 'new'; readonly id: WorkloadId }
-  /** It was made for a move, and nobody comes back for it. */
+  /** It was made for a move, has never run, and nobody comes back for it. */
   | { readonly kind: 'left'; readonly id: WorkloadId }
   /** It was put away, is to be, or is part of a move: it has no document of its own. */
   | { readonly kind: 'none' };
@@ -54,21 +53,26 @@ export function belongingOf(
   spoken: Spoken,
   me: NodeName,
 ): Belonging {
-  const { Id, Name } = inspected;
+  const { Id } = inspected;
   const own = spoken.own.get(Id);
   if (own !== undefined) return { kind: 'workload', stored: own };
   if (spoken.former.has(Id)) return { kind: 'none' };
   const label = labelledWorkload(inspected);
   const doc = workloads.get(label ?? workloadIdFor(Id))?.doc;
   if (doc === undefined) return { kind: 'new', id: label ?? workloadIdFor(Id) };
-  return label !== null && isLeftBehind(doc, me) && !isPutAway(Name.replace(/^\//, ''), doc)
-    ? { kind: 'left', id: label }
-    : { kind: 'none' };
+  return label !== null && isLeftBehind(inspected, doc, me) ? { kind: 'left', id: label } : { kind: 'none' };
 }
 
-/** Whether containers of the workload on this node are of no use any more. */
-export function isLeftBehind({ node, move }: Pick<WorkloadDoc, 'node' | 'move'>, me: NodeName): boolean {
-  return node !== me && move === null;
+/**
+ * Whether it is what a move has made on this node, and of no use any more. People copy labels, too (`docker commit`), and use what was put
+ * away: theirs has another name, another image, or has run.
+ */
+export function isLeftBehind(
+  { Name, Image, State }: Pick<InspectedWorkload, 'Name' | 'Image'> & { readonly State: { readonly Status: string } },
+  { name, node, move, spec }: Pick<WorkloadDoc, 'name' | 'node' | 'move' | 'spec'>,
+  me: NodeName,
+): boolean {
+  return node !== me && move === null && State.Status === 'created' && Name === `/${name}` && Image === spec.imageId;
 }
 
 /**
@@ -131,8 +135,8 @@ export function refreshed(
 }
 
 /** Whether what flock has stopped runs again, or is not to run any more. */
-export function hasComeUp({ State }: InspectedWorkload, { wanted, stoppedByFlock }: WorkloadDoc): boolean {
-  return stoppedByFlock === true && (State.Status === 'running' || wanted === 'stopped');
+export function hasComeUp({ State }: InspectedWorkload, { wanted, stoppedByFlockAtMs }: WorkloadDoc): boolean {
+  return stoppedByFlockAtMs !== undefined && (State.Status === 'running' || wanted === 'stopped');
 }
 
 function plain(doc: WorkloadDoc): unknown {

@@ -11,7 +11,7 @@ import {
 } from '../model/workload.ts';
 import { isLeftBehind, remove, write } from './documents.ts';
 import type { Home } from './home.ts';
-import { isPutAway, putAway } from './putting-away.ts';
+import { putAway } from './putting-away.ts';
 import type { Reviver } from './reviver.ts';
 import type { Stored } from './view.ts';
 
@@ -32,14 +32,14 @@ export type Duties = {
   adopt(doc: WorkloadDoc): Promise<void>;
   start(doc: WorkloadDoc, why: string): Promise<void>;
   putAway(doc: WorkloadDoc, former: FormerContainer): Promise<void>;
-  /** A container was made here for a move that ended without it: one that has run is put away, or else removed. */
+  /** A container was made here for a move that ended without it, and has never run. */
   clear(containerId: string, workload: WorkloadId): Promise<void>;
 };
 
-const leftSchema = z.object({ Name: z.string(), State: z.object({ Status: z.string() }) });
+const leftSchema = z.object({ Name: z.string(), Image: z.string(), State: z.object({ Status: z.string() }) });
 
 export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Duties {
-  const { node, store, docker, images, maker, events, log } = home;
+  const { node, store, docker, images, maker, events, clock, log } = home;
 
   /** Null: it is not as it was seen, where that matters. */
   async function fresh(seen: WorkloadDoc): Promise<Stored<WorkloadDoc> | null> {
@@ -69,7 +69,8 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
       const next = placedOn(current.doc, node, isHere ? own.containerId : null, 'left');
       // placedOn counts the revision itself.
       // Its end was flock's doing, if Docker has not started it by itself.
-      const placed = { ...next, stoppedByFlock: isHere, revision: current.doc.revision };
+      const stoppedByFlockAtMs = isHere ? Math.round(clock.nowMs()) : undefined;
+      const placed = { ...next, stoppedByFlockAtMs, revision: current.doc.revision };
       if (!(await write(store, placed, current.index))) return;
       log.info({ event: 'workload.claimed', name: seen.name, from: seen.node, reason: why }, 'this node makes it');
       if (isHere) events.tell('recreated', seen.name, `its container of before on ${node} is used again: ${why}`);
@@ -129,17 +130,15 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
 
     async clear(containerId, workload) {
       const entry = await store.get(workloadKeys.workload(workload), { fresh: true });
-      const doc = entry === null ? null : decodeWorkload(entry.value);
-      if (doc === null || !isLeftBehind(doc, node)) return;
       const found = leftSchema.safeParse(await docker.inspect(containerId)).data;
-      if (found === undefined || isPutAway(found.Name.replace(/^\//, ''), doc)) return;
-      if (found.State.Status === 'created') {
-        await docker.remove(containerId);
-        log.info({ event: 'leftover.removed', container: containerId, workload }, 'it was made for a move that failed');
-        return;
-      }
-      const done = await putAway(docker, doc, { node, containerId, why: 'left' });
-      if (done !== null) events.tell('put-away', doc.name, done);
+      const doc = entry === null ? null : decodeWorkload(entry.value);
+      if (entry === null || doc === null || found === undefined || !isLeftBehind(found, doc, node)) return;
+      // Whoever begins a move just now has to look again, and comes too late to use it.
+      if (!(await write(store, doc, entry.index))) return;
+      await docker.remove(containerId);
+      const text = `removed on ${node}: it was made for a move that came to nothing, and has never run`;
+      log.info({ event: 'leftover.removed', container: containerId, name: doc.name }, text);
+      events.tell('put-away', doc.name, text);
     },
   };
 }

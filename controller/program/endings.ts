@@ -55,7 +55,10 @@ export function createEndings(bootMs: () => number): Endings {
     told.delete(container);
     told.set(container, next);
     // The oldest first.
-    for (const old of told.keys()) if (told.size > containersMax) told.delete(old);
+    for (const old of told.keys()) {
+      if (told.size <= containersMax) break;
+      told.delete(old);
+    }
   }
 
   return {

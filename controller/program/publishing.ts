@@ -1,6 +1,5 @@
-import { isDeepStrictEqual } from 'node:util';
 import type { DockerWatch } from '../docker/watch.ts';
-import { type InspectedWorkload, inspectedWorkloadSchema } from '../model/inspected.ts';
+import type { InspectedWorkload } from '../model/inspected.ts';
 import { isBeforeStop, moveKeys, stepOf } from '../model/move.ts';
 import type { Revival } from '../model/revival.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
@@ -18,6 +17,8 @@ export type Publishing = {
   publishNew(local: LocalContainer, id: WorkloadDoc['id'], seen: Seen): Promise<void>;
   /** Of a container that is part of a move. */
   noteStop(local: LocalContainer, stored: Stored<WorkloadDoc>, move: string): Promise<void>;
+  /** Containers that are there no more are forgotten. */
+  keep(containerIds: ReadonlySet<string>): void;
 };
 
 export type PublishingParts = {
@@ -30,18 +31,24 @@ export type PublishingParts = {
   readonly retryMs: number;
 };
 
+const againMs = 200;
+const restartingMsMax = 10_000;
+
 export function createPublishing(parts: PublishingParts): Publishing {
   const { home, watch, reviver, volumeIds, within, retryMs } = parts;
-  const { node, store, docker, log } = home;
+  const { node, store, clock, log } = home;
+  /** Descriptions by which a container counts as stopped by a person, until they have been read once more. */
+  const doubted = new Map<string, InspectedWorkload>();
+  const restartingSinceMs = new Map<string, number>();
 
   async function publish(local: LocalContainer, stored: Stored<WorkloadDoc>, seen: Seen): Promise<WorkloadDoc> {
     const { doc, index } = stored;
     const ids = await volumeIds(local.described.volumes, seen);
     const volumes = volumesOf(local.described, (name) => ids.get(name) ?? null, doc.volumes) ?? doc.volumes;
     const fresh = refreshed(doc, local, volumes);
-    const revival = await judgeForSure(local, doc);
+    const revival = judgeForSure(local, doc);
     const wanted = revival.kind === 'wanted' ? { ...fresh, wanted: revival.wanted } : fresh;
-    const next = hasComeUp(local.inspected, wanted) ? { ...wanted, stoppedByFlock: undefined } : wanted;
+    const next = hasComeUp(local.inspected, wanted) ? { ...wanted, stoppedByFlockAtMs: undefined } : wanted;
     if (revival.kind === 'wanted' && revival.wanted === 'stopped')
       log.info({ event: 'workload.stopped', name: doc.name, reason: revival.why }, 'it stays stopped');
     if (revival.kind === 'wait') within(revival.ms);
@@ -52,17 +59,28 @@ export function createPublishing(parts: PublishingParts): Publishing {
   }
 
   /** Nothing is taken for stopped by a person on what Docker has said once: it tells nobody of a start that failed. */
-  async function judgeForSure({ inspected }: LocalContainer, doc: WorkloadDoc): Promise<Revival> {
+  function judgeForSure({ inspected }: LocalContainer, doc: WorkloadDoc): Revival {
+    const id: string = inspected.Id;
     const first = reviver.judge(inspected, doc);
-    if (inspected.State.Status === 'restarting') {
-      watch.lookAt(inspected.Id);
-      within(retryMs);
-    }
-    if (first.kind !== 'wanted' || first.wanted === 'running') return first;
-    const now = inspectedWorkloadSchema.safeParse(await docker.inspect(inspected.Id));
-    if (now.success && isDeepStrictEqual(now.data.State, inspected.State)) return first;
-    watch.lookAt(inspected.Id);
-    return { kind: 'wait', ms: retryMs };
+    if (inspected.State.Status === 'restarting') lookOften(id);
+    else restartingSinceMs.delete(id);
+    const isStopped = first.kind === 'wanted' && first.wanted === 'stopped';
+    const before = doubted.get(id);
+    doubted.delete(id);
+    // Another object: it was read since.
+    if (!isStopped || (before !== undefined && before !== inspected)) return first;
+    doubted.set(id, inspected);
+    watch.lookAt(id);
+    return { kind: 'wait', ms: againMs };
+  }
+
+  /** A restart by Docker that fails is told to nobody either; a container that crashes for days is not looked at each second. */
+  function lookOften(id: string): void {
+    const sinceMs = restartingSinceMs.get(id) ?? clock.bootMs();
+    restartingSinceMs.set(id, sinceMs);
+    if (clock.bootMs() - sinceMs > restartingMsMax) return;
+    watch.lookAt(id);
+    within(retryMs);
   }
 
   async function publishNew(local: LocalContainer, id: WorkloadDoc['id'], seen: Seen): Promise<void> {
@@ -75,7 +93,7 @@ export function createPublishing(parts: PublishingParts): Publishing {
 
   /** While its volumes are copied, which may take long, people may stop and start it; from then on the move does so itself. */
   async function noteStop(local: LocalContainer, { doc, index }: Stored<WorkloadDoc>, move: string): Promise<void> {
-    const revival = await judgeForSure(local, doc);
+    const revival = judgeForSure(local, doc);
     if (revival.kind === 'wait') within(revival.ms);
     if (revival.kind !== 'wanted') return;
     // A fresh look after the event: what had happened then was not the move's doing.
@@ -89,5 +107,13 @@ export function createPublishing(parts: PublishingParts): Publishing {
     if (!(await write(store, { ...doc, wanted: revival.wanted }, index))) within(retryMs);
   }
 
-  return { publish, publishNew, noteStop };
+  return {
+    publish,
+    publishNew,
+    noteStop,
+    keep(ids) {
+      for (const id of doubted.keys()) if (!ids.has(id)) doubted.delete(id);
+      for (const id of restartingSinceMs.keys()) if (!ids.has(id)) restartingSinceMs.delete(id);
+    },
+  };
 }

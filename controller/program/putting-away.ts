@@ -13,11 +13,6 @@ const inspectedSchema = z.object({
 });
 const namesMax = 100;
 
-/** Whether a container of this name is one that was put away, and kept. */
-export function isPutAway(name: string, workload: Pick<WorkloadDoc, 'name'>): boolean {
-  return name.startsWith(`${workload.name}.left-`);
-}
-
 /**
  * Moved: all of it is elsewhere, so it goes. Left: its node was dead, so what it printed and had in its own file system stays, stopped,
  * under another name. May be repeated. Answers what was done, for people; null: there is no such container any more.
@@ -40,7 +35,7 @@ export async function putAway(
     return `removed: ${where}`;
   }
   const base = `${workload.name}.left-${workload.epoch}`;
-  if (isPutAway(name, workload)) return `stopped: it was put away as ${name} before`;
+  if (name.startsWith(`${workload.name}.left-`)) return `stopped: it was put away as ${name} before`;
   return `stopped, and kept as ${await renamed(docker, id, base)}: its workload is on ${workload.node} now`;
 }
 

@@ -57,10 +57,12 @@ export function createReviver({ docker, endings, events, clock, log }: ReviverPa
   }
 
   return {
-    judge({ Id, State: state, Config, HostConfig, RestartCount }, { wanted, stoppedByFlock }) {
+    judge({ Id, State: state, Config, HostConfig, RestartCount }, { wanted, stoppedByFlockAtMs }) {
       const isUp = state.Status === 'running' || state.Status === 'paused';
       const { sinceMs } = see(Id, isUp);
       const stopSignal = Config['StopSignal'];
+      // Unless somebody has started it since.
+      const isOurs = stoppedByFlockAtMs !== undefined && !(Date.parse(state.StartedAt) > stoppedByFlockAtMs);
       const ending = endings.of(Id, typeof stopSignal === 'string' ? stopSignal : null);
       return reviveOf({
         wanted,
@@ -74,7 +76,7 @@ export function createReviver({ docker, endings, events, clock, log }: ReviverPa
         restartCount: RestartCount,
         isOneOff: Config.AttachStdin,
         isSwarmTask: Object.hasOwn(Config.Labels ?? {}, swarmTaskLabel),
-        ending: ending === 'unknown' && stoppedByFlock === true ? 'by-flock' : ending,
+        ending: ending === 'unknown' && isOurs ? 'by-flock' : ending,
         downMs: isUp ? 0 : clock.bootMs() - sinceMs,
         watchedMs: endings.watchedMs(),
       });

@@ -90,6 +90,7 @@ export function createClusterView({ store, isCluster, clock, log }: ViewParts): 
     // Who was dead may have been alive in between.
     deadSinceMs = new Map();
     silentSinceMs = new Map();
+    if (seen !== null) seen = { ...seen, deadSinceMs, silentSinceMs };
   }
 
   async function follow(

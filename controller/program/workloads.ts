@@ -82,6 +82,12 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
 
   const publishing = createPublishing({ home, watch, reviver, volumeIds, within, retryMs: times.retryMs });
 
+  /** What a dead node has left may be made here again, by flock or by people. */
+  function isHomeAlive(id: WorkloadDoc['id'], { workloads, alive }: Seen): boolean {
+    const doc = workloads.get(id)?.doc;
+    return doc !== undefined && alive.has(doc.node);
+  }
+
   /** Containers of this node, and workloads that are to have one here. */
   async function lookHere(seen: Seen, jobs: Jobs): Promise<void> {
     const containers = watch.containers() ?? [];
@@ -91,13 +97,14 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     );
     const here = new Set<string>(containers.map(({ Id }) => Id));
     reviver.keep(here);
+    publishing.keep(here);
     for (const id of madeSinceMs.keys()) if (!here.has(id)) madeSinceMs.delete(id);
     const spoken = spokenOf(seen.workloads, node);
     for (const local of all) {
       const belonging = belongingOf(local.inspected, seen.workloads, spoken, node);
       if (belonging.kind === 'new') await publishing.publishNew(local, belonging.id, seen);
       // Never beside what would make, and might use, the same container.
-      if (belonging.kind === 'left')
+      if (belonging.kind === 'left' && home.clusterId !== null && isHomeAlive(belonging.id, seen))
         begin(jobs, `make ${belonging.id}`, () => duties.clear(local.inspected.Id, belonging.id));
       if (belonging.kind !== 'workload') continue;
       // What a move does with it is the move's business.

@@ -176,10 +176,10 @@ describe('controllers', () => {
       const doc = await world.see('web', 'running', (one) => one.wanted === 'running');
       await n1.stop();
       n1.docker.personStops('web');
-      await world.change({ ...doc, stoppedByFlock: true, revision: doc.revision + 1 });
+      await world.change({ ...doc, stoppedByFlockAtMs: Date.now(), revision: doc.revision + 1 });
       await n1.start();
       await running(n1, 'web');
-      const after = await world.see('web', 'seen running', (one) => one.stoppedByFlock !== true);
+      const after = await world.see('web', 'seen running', (one) => one.stoppedByFlockAtMs === undefined);
       assert.equal(after.wanted, 'running');
       n1.docker.personStops('web');
       await world.see('web', 'stopped by a person', (one) => one.wanted === 'stopped');
@@ -349,7 +349,7 @@ describe('controllers', () => {
   });
 
   describe('put away what a move has left', () => {
-    it('and what was made for one that failed; what has run is kept under another name', async () => {
+    it('and what was made for one that failed, but nothing that has run, or that people have copied', async () => {
       await world.volume('pgdata', 'n1', ['n2']);
       await Promise.all([n1.start(), n2.start()]);
       n1.docker.run('db');
@@ -358,15 +358,19 @@ describe('controllers', () => {
       const labels = { config: { Labels: { [workloadLabel]: doc.id } } };
       n2.docker.add('db', labels);
       n2.docker.run('db-that-ran', labels);
-      n2.docker.personStops('db-that-ran');
+      n2.docker.add('db-copied-by-people', labels);
       n2.docker.add('stranger', { mounts: [], config: { Labels: {} } });
       await longEnough();
-      assert.deepEqual(n2.docker.states(), { db: 'created', 'db-that-ran': 'exited', stranger: 'created' });
+      assert.deepEqual(n2.docker.states(), {
+        ...{ db: 'created', 'db-that-ran': 'running' },
+        ...{ 'db-copied-by-people': 'created', stranger: 'created' },
+      });
       const now = await world.see('db', 'in the move', ({ move }) => move !== null);
       await world.change({ ...now, move: null, revision: now.revision + 1 });
       await until('it is removed', 10_000, () => ('db' in n2.docker.states() ? undefined : true));
       await longEnough();
-      assert.deepEqual(n2.docker.states(), { 'db.left-1': 'exited', stranger: 'created' });
+      const others = { 'db-that-ran': 'running', 'db-copied-by-people': 'created', stranger: 'created' };
+      assert.deepEqual(n2.docker.states(), others);
       assert.equal((await told('put-away')).length, 1);
     });
 

@@ -35,8 +35,12 @@ describe('who does what about a move', () => {
     assert.deepEqual(kinds(80_000), ['work', 'lost', 'lost', 'lost']);
     const duty = dutyOfMove(copying, n3, silent(0));
     assert.deepEqual(duty, { kind: 'lost', reason: 'the controller of n1 has gone' });
-    assert.equal(interruptionOf(copying, n2, silent(90_000)), null);
-    assert.equal(interruptionOf(copying, n2, silent(80_000)), 'the controller of n1 has gone');
+    const preparing = moveDoc({ step: 'preparing' });
+    assert.equal(interruptionOf(preparing, n2, silent(90_000)), null);
+    assert.equal(interruptionOf(preparing, n2, silent(80_000)), 'the controller of n1 has gone');
+    const gone = seen({}, { silentSinceMs: new Map([[n2, 0]]) });
+    assert.equal(interruptionOf(copying, n1, gone), null, 'copies are made without it');
+    assert.equal(interruptionOf(moveDoc({ step: 'pausing' }), n1, gone), 'the controller of n2 has gone');
     assert.equal(interruptionOf(moveDoc({ step: 'starting' }), n2, silent(0)), null, 'too late to turn back');
   });
 

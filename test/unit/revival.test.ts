@@ -101,8 +101,9 @@ describe('what Docker said of a container before it was started', () => {
   it('is no reason for anything', () => {
     for (const policy of [base.policy, { name: 'always', retriesMax: 0 }])
       for (const wanted of ['running', 'stopped'] as const)
-        assert.notEqual(kindOf({ policy, wanted, ending: 'started', watchedMs: 60_000, downMs: 60_000 }), 'stopped');
-    assert.equal(kindOf({ ending: 'started', downMs: 60_000 }), 'wait');
+        assert.notEqual(kindOf({ policy, wanted, ending: 'started', watchedMs: 60_000, downMs: 4_000 }), 'stopped');
+    assert.equal(kindOf({ ending: 'started', downMs: 4_000 }), 'wait');
+    assert.equal(kindOf({ ending: 'started', downMs: 6_000 }), 'start', 'Docker has not told its end');
   });
 });
 

@@ -40,7 +40,7 @@ export function problemsOf(world: World): readonly Problem[] {
     const isTouched = touched.has(name.replace(/\.left-.*/, ''));
     add(wanted === 'stopped' && !isTouched, 'M6', `${name} is to be stopped, though nobody has stopped it`);
   }
-  for (const place of places) add(liesAbout(place, docs), 'put away', lying(place));
+  for (const place of places) add(!touched.has(place.row.name) && liesAbout(place, docs), 'put away', lying(place));
   return problems;
 }
 
