@@ -69,6 +69,8 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
               { event: 'replication.diverged', dataset: doc.id, node: target.node, common: plan.common },
               'the copy has other writes, which it keeps as a stash',
             );
+          // Until the answer is here nothing is known of it, and it counts for nothing: it may be gone already.
+          target.copy = null;
           target.copy = await peers.call(
             target.node,
             'rewind-copy',
