@@ -26,8 +26,6 @@ export type SmallCluster = {
   node(name: string): SmallNode;
   /** Called before each stream is sent; a promise holds it up, an error breaks it. */
   onStream: (from: NodeName, to: NodeName) => Promise<void> | void;
-  /** Before an answer to `me` arrives, when all of it has been done. */
-  onAnswer: (me: NodeName, to: NodeName, call: string) => Promise<void> | void;
   /** Called before each transaction of a node. */
   onTransact: (from: NodeName, operations: readonly Operation[]) => void;
   /** What nodes have told people. */
@@ -103,9 +101,7 @@ export async function startSmallCluster(names: readonly string[]): Promise<Small
           ask: unknown,
           signal: AbortSignal,
         ) => Promise<PeerCalls[typeof name]['answer']>;
-        const answered = await answer(me, structuredClone(ask), signal);
-        await Promise.race([cluster.onAnswer(me, to, name), rejectedBy(signal, 'node-unreachable')]);
-        return answered;
+        return await answer(me, structuredClone(ask), signal);
       },
       forward: () => Promise.reject(new FlockError('not-supported', 'nothing is forwarded')),
       async transfer(to, transfer, onProgress, signal) {
@@ -202,7 +198,6 @@ export async function startSmallCluster(names: readonly string[]): Promise<Small
     client,
     node,
     onStream: () => undefined,
-    onAnswer: () => undefined,
     onTransact: () => undefined,
     told,
     cutOff(name) {

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { hasCode } from '../../controller/model/errors.ts';
 import { type DatasetId, parseNodeName, type SnapshotName } from '../../controller/model/names.ts';
@@ -197,43 +196,6 @@ describe('the history of an owner', () => {
       await removeVolume(n1.context, 'again', 'operator', never);
       await purgeVolume(n1.context, record.id, never);
       assert.equal(state.byId(record.id), undefined);
-    });
-  });
-
-  describe('a copy that has to go back with its volume', () => {
-    it('counts for nothing until it is known that it has', async function () {
-      this.timeout(4 * waitMs);
-      const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
-      await n1.create('data', { replicas: '1', nodes: 'n1,n2' });
-      const id = n1.context.state.byName('data' as never)?.id as never;
-      const state = () => n1.agent.copies(id).find(({ node }) => node === 'n2')?.state;
-      const inSync = () => until('the copy is in sync', waitMs, () => (state() === 'in-sync' ? true : undefined));
-      const end = await n1.use('data');
-      await n1.write('data', 'first');
-      await createSnapshot(n1.context, 'data', 's1', never);
-      await n1.write('data', 'second');
-      await inSync();
-      await end();
-      await inSync();
-      const free = Promise.withResolvers<void>();
-      cluster.onAnswer = (_me, _to, call) => (call === 'rewind-copy' ? free.promise : undefined);
-      await rollbackVolume(n1.context, 'data', 's1', never);
-      await until('n2 has gone back', waitMs, async () =>
-        [...n2.context.state.all()].some(({ phase }) => phase.kind === 'stashed') ||
-        (await n2.storage.snapshots(id)).at(-1)?.name === ('s1' as never)
-          ? true
-          : undefined,
-      );
-      const said = new Set<string | undefined>();
-      for (let look = 0; look < 20; look += 1) {
-        said.add(state());
-        await sleep(50);
-      }
-      assert.ok(!said.has('in-sync'), [...said].join());
-      free.resolve();
-      cluster.onAnswer = () => undefined;
-      await inSync();
-      assert.equal((await n2.storage.content.read(id, 'file'))?.toString(), 'first');
     });
   });
 
