@@ -17,6 +17,7 @@ import { createGate, type Gate } from './gate.ts';
 import type { Host } from './host.ts';
 import { openMemoryState } from './memory-state.ts';
 import { createGatedStorage, createGatedStore } from './parts.ts';
+import { sleepBy } from './scheduler.ts';
 import type { World } from './world.ts';
 
 /** The plugin's process on a host: as plugin/node.ts and plugin/member.ts put it together, with the simulation's parts. */
@@ -51,17 +52,7 @@ export function startProcess(world: World, host: Host): Process {
     bootMs: host.bootMs,
     nowMs: host.wallMs,
     randomHex: (bytes) => random.hex(2 * bytes),
-    sleep: (ms, signal) =>
-      new Promise((resolve) => {
-        if (signal.aborted) return resolve();
-        const done = () => {
-          timer.cancel();
-          signal.removeEventListener('abort', done);
-          gate.deliver(resolve);
-        };
-        const timer = host.after(ms, done);
-        signal.addEventListener('abort', done);
-      }),
+    sleep: sleepBy(host.after, gate.deliver),
   };
 
   const storage = createGatedStorage(world, host, gate);

@@ -12,7 +12,7 @@ import { createNetwork } from './network.ts';
 import { watchConvergence } from './quiet.ts';
 import { createRandom } from './random.ts';
 import { salvage } from './salvage.ts';
-import { createScheduler } from './scheduler.ts';
+import { createScheduler, sleepBy } from './scheduler.ts';
 import { startWorkload } from './workload.ts';
 import { docsOf, type World } from './world.ts';
 
@@ -42,20 +42,7 @@ export async function runSeed({ seed, trace, timing, withoutWatchdog = false }: 
   const scheduler = createScheduler();
   const profile = random.chance(0.7) ? 'fast' : 'default';
   const troubledMs = random.between(1, profile === 'fast' ? 8 : 5) * timings[profile].guardMs;
-  const clock = {
-    nowMs: scheduler.nowMs,
-    sleep: (ms: number, signal?: AbortSignal) =>
-      new Promise<void>((resolve) => {
-        if (signal?.aborted === true) return resolve();
-        const done = () => {
-          timer.cancel();
-          signal?.removeEventListener('abort', done);
-          resolve();
-        };
-        const timer = scheduler.after(ms, done);
-        signal?.addEventListener('abort', done);
-      }),
-  };
+  const clock = { nowMs: scheduler.nowMs, sleep: sleepBy(scheduler.after) };
   const store = createMemoryStore({
     clock,
     random: random.next,

@@ -110,3 +110,18 @@ export function createScheduler(): Scheduler {
       }),
   };
 }
+
+/** A clock's `sleep`, by whatever calls back after a time. `deliver`: how that gets to who sleeps. */
+export function sleepBy(after: Scheduler['after'], deliver: (run: () => void) => void = (run) => run()) {
+  return (ms: number, signal?: AbortSignal): Promise<void> =>
+    new Promise((resolve) => {
+      if (signal?.aborted === true) return resolve();
+      const done = () => {
+        timer.cancel();
+        signal?.removeEventListener('abort', done);
+        deliver(resolve);
+      };
+      const timer = after(ms, done);
+      signal?.addEventListener('abort', done);
+    });
+}

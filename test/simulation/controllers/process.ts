@@ -19,6 +19,7 @@ import { idsInCluster } from '../../../controller/program/volume-ids.ts';
 import { createWorkloads } from '../../../controller/program/workloads.ts';
 import type { Store } from '../../../controller/store/store.ts';
 import { createGate, type Gate } from '../gate.ts';
+import { sleepBy } from '../scheduler.ts';
 import { createCalls } from './calls.ts';
 import type { Host } from './host.ts';
 import type { World } from './world.ts';
@@ -42,17 +43,7 @@ export function startController(world: World, host: Host): Controller {
     bootMs: host.bootMs,
     nowMs: host.wallMs,
     randomHex: (bytes) => random.hex(2 * bytes),
-    sleep: (ms, ended) =>
-      new Promise((resolve) => {
-        if (ended.aborted) return resolve();
-        const done = () => {
-          timer.cancel();
-          ended.removeEventListener('abort', done);
-          gate.deliver(resolve);
-        };
-        const timer = scheduler.after(ms, done);
-        ended.addEventListener('abort', done);
-      }),
+    sleep: sleepBy(scheduler.after, gate.deliver),
   };
   const node = host.name;
   const calls = createCalls(world, host, gate);

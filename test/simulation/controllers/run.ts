@@ -3,7 +3,7 @@ import { parseNodeName } from '../../../controller/model/names.ts';
 import { createMemoryStore } from '../../../controller/store/memory.ts';
 import { createRandom } from '../random.ts';
 import type { RunResult } from '../run.ts';
-import { createScheduler } from '../scheduler.ts';
+import { createScheduler, sleepBy } from '../scheduler.ts';
 import { calmEvent } from './calm.ts';
 import { problemsOf } from './checks.ts';
 import { createFaults } from './faults.ts';
@@ -29,17 +29,7 @@ export async function runControllers({
 }): Promise<RunResult> {
   const random = createRandom(seed);
   const scheduler = createScheduler();
-  const sleep = (ms: number, signal?: AbortSignal) =>
-    new Promise<void>((resolve) => {
-      if (signal?.aborted === true) return resolve();
-      const done = () => {
-        timer.cancel();
-        signal?.removeEventListener('abort', done);
-        resolve();
-      };
-      const timer = scheduler.after(ms, done);
-      signal?.addEventListener('abort', done);
-    });
+  const sleep = sleepBy(scheduler.after);
   const store = createMemoryStore({
     clock: { nowMs: scheduler.nowMs, sleep },
     random: random.next,
