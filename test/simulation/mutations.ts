@@ -250,14 +250,6 @@ export const mutations: readonly Mutation[] = [
     seedsMax: 2_000,
   },
   {
-    name: 'a claim forgets what a move has left on its own node',
-    of: 'controllers',
-    file: 'controller/program/duties.ts',
-    changes: [{ from: "if (own?.why === 'moved') await putAway(docker, current.doc, own);", to: '' }],
-    rules: ['M1', 'M3', 'put away', 'failover'],
-    seedsMax: 1_500,
-  },
-  {
     name: 'a move is committed though its target has gone',
     of: 'controllers',
     file: 'controller/moves/handover.ts',
