@@ -15,11 +15,11 @@ import { openStore } from '../store/opening.ts';
 import type { Store } from '../store/store.ts';
 import type { Docker } from './docker.ts';
 import type { Clock, Home, Part } from './home.ts';
-import { askController, fetchImage } from './image-client.ts';
-import { imagePortOffset, startImageServer } from './image-server.ts';
 import { createImages } from './images.ts';
 import { createMaker } from './maker.ts';
 import type { ControllerPaths } from './paths.ts';
+import { askController, fetchImage } from './peer-client.ts';
+import { peerPortOffset, startPeerServer } from './peer-server.ts';
 import { createPresence } from './presence.ts';
 import type { Reviver } from './reviver.ts';
 import { workloadRoutes } from './routes.ts';
@@ -52,7 +52,7 @@ export type LivingParts = {
   readonly openCluster?: (place: NonNullable<Place>) => Store;
   readonly ownName?: () => Promise<NodeName>;
   readonly times?: Partial<WorkloadTimes>;
-  readonly imageAddress?: string;
+  readonly peerAddress?: string;
 };
 
 const identityMs = 60_000;
@@ -75,7 +75,7 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
     const doc = view.seen()?.nodes.get(other);
     if (current === null || doc === undefined)
       throw new FlockError('node-not-found', `nothing is known of node ${other}: "flockctl node ls" shows the nodes`);
-    return { identity: current, at: { address: doc.address, port: doc.port + imagePortOffset } };
+    return { identity: current, at: { address: doc.address, port: doc.port + peerPortOffset } };
   }
 
   const images = createImages({
@@ -107,12 +107,12 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
   const others = parts.parts.map((make) => make(home));
   const router = Router().use(workloadRoutes(view), ...others.flatMap(({ routers = [] }) => routers));
 
-  async function serveImages(me: NodeIdentity, signal: AbortSignal): Promise<void> {
+  async function servePeers(me: NodeIdentity, signal: AbortSignal): Promise<void> {
     let problem: string | null = null;
     while (!signal.aborted) {
       try {
-        const server = await startImageServer({
-          ...{ identity: me, docker, log, port: me.port + imagePortOffset, address: parts.imageAddress ?? '::' },
+        const server = await startPeerServer({
+          ...{ identity: me, docker, log, port: me.port + peerPortOffset, address: parts.peerAddress ?? '::' },
           isMember: (name) => view.seen()?.nodes.has(name) ?? false,
           routers: others.flatMap(({ peerRouters = [] }) => peerRouters),
         });
@@ -151,7 +151,7 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
         view.run(ended),
         events.run(ended),
         workloads.run(ended),
-        ...(identity === null ? [] : [serveImages(identity, ended), presence.run(ended)]),
+        ...(identity === null ? [] : [servePeers(identity, ended), presence.run(ended)]),
         ...others.map((part) => part.run(ended)),
       ];
       try {

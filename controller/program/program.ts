@@ -27,7 +27,7 @@ export type ProgramParts = {
   readonly docker?: Docker;
   readonly clock?: Clock;
   readonly web?: { readonly host: string; readonly port: number };
-  readonly living?: Partial<Pick<LivingParts, 'openCluster' | 'ownName' | 'times' | 'imageAddress'>>;
+  readonly living?: Partial<Pick<LivingParts, 'openCluster' | 'ownName' | 'times' | 'peerAddress'>>;
   readonly membershipPollMs?: number;
   readonly dockerTimes?: Partial<DockerTimes>;
 };

@@ -109,7 +109,7 @@ export async function createControllerWorld(names: readonly string[]): Promise<C
             ...{ paths, parts: [], log: silent, docker, clock, membershipPollMs: 20 },
             web: { host: '127.0.0.1', port: port + 3 },
             dockerTimes: { settleMs: 5, retryMs: 20, fullMs: 60_000 },
-            living: { openCluster: () => store.connect(text), imageAddress: '127.0.0.1' },
+            living: { openCluster: () => store.connect(text), peerAddress: '127.0.0.1' },
           },
           stop.signal,
         );

@@ -9,10 +9,10 @@ import { type ErrorCode, FlockError } from '../../controller/model/errors.ts';
 import type { NodeIdentity } from '../../controller/model/identity.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
 import { splitName, textOfLog } from '../../controller/program/docker.ts';
-import { askController, fetchImage } from '../../controller/program/image-client.ts';
-import { type ImageServer, startImageServer } from '../../controller/program/image-server.ts';
 import { createImages, isPlainName } from '../../controller/program/images.ts';
 import { createMaker } from '../../controller/program/maker.ts';
+import { askController, fetchImage } from '../../controller/program/peer-client.ts';
+import { type PeerServer, startPeerServer } from '../../controller/program/peer-server.ts';
 import { createFakeEngine, type FakeEngine } from '../support/fake-docker.ts';
 import { imageId } from '../support/inspected.ts';
 import { spec, workload } from '../support/move-documents.ts';
@@ -38,7 +38,7 @@ async function fails(promise: Promise<unknown>, code: ErrorCode, text: RegExp): 
 }
 
 describe('images between nodes', () => {
-  let server: ImageServer;
+  let server: PeerServer;
   let members: readonly string[];
   let source: FakeEngine;
   let save: FakeEngine['saveImage'];
@@ -50,7 +50,7 @@ describe('images between nodes', () => {
     source = createFakeEngine();
     source.images.set(imageId, { id: imageId, names: new Set(['web:1']) });
     save = source.saveImage;
-    server = await startImageServer({
+    server = await startPeerServer({
       ...{ identity: identityOf(n1), address: '127.0.0.1', port: 0, log: silent },
       docker: { image: source.image, saveImage: (id, given) => save(id, given) },
       isMember: (node) => members.includes(node),
@@ -73,7 +73,7 @@ describe('images between nodes', () => {
   it('and answers to questions, too', async () => {
     await server.close();
     const asked: unknown[] = [];
-    server = await startImageServer({
+    server = await startPeerServer({
       ...{ identity: identityOf(n1), address: '127.0.0.1', port: 0, log: silent, docker: source },
       isMember: (node) => members.includes(node),
       routers: [

@@ -1,12 +1,7 @@
 import assert from 'node:assert/strict';
 import { moveLimitsDefault } from '../../controller/model/move.ts';
-import {
-  chooseTarget,
-  chooseVolumeTarget,
-  drainMsOf,
-  type PlanFacts,
-  planMove,
-} from '../../controller/model/move-plan.ts';
+import { drainMsOf, type PlanFacts, planMove } from '../../controller/model/move-plan.ts';
+import { chooseTarget, chooseVolumeTarget } from '../../controller/model/move-target.ts';
 import { containerId, facts, planNode, volumeDoc, workload } from '../support/move-documents.ts';
 import { gibi } from '../support/placement-nodes.ts';
 import { refuses } from '../support/refuses.ts';

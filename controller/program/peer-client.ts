@@ -9,7 +9,7 @@ import { problemView } from '../model/api.ts';
 import { FlockError, messageOf } from '../model/errors.ts';
 import { formatPeerAddress, type NodeIdentity, nodeDnsName, type PeerAddress } from '../model/identity.ts';
 import type { NodeName } from '../model/names.ts';
-import { stallMs } from './image-server.ts';
+import { stallMs } from './peer-server.ts';
 
 type Question = { readonly method: 'GET' | 'POST'; readonly path: string; readonly body?: unknown };
 

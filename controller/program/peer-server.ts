@@ -16,7 +16,7 @@ import type { Docker } from './docker.ts';
  * What other nodes are told, and nobody else: `GET /v1/images/ID` answers what `docker save` writes, and parts of the program answer
  * questions of their like.
  */
-export type ImageServer = {
+export type PeerServer = {
   readonly port: number;
   /** After a renewal of the certificate: the next connections use it. */
   renew(identity: NodeIdentity): void;
@@ -24,7 +24,7 @@ export type ImageServer = {
   close(): Promise<void>;
 };
 
-export type ImageServerParts = {
+export type PeerServerParts = {
   readonly identity: NodeIdentity;
   /** To listen on, such as `::`. */
   readonly address: string;
@@ -37,7 +37,7 @@ export type ImageServerParts = {
 };
 
 /** From the node's peer port: the next ones are the plugin's and, on loopback, those of health and figures. */
-export const imagePortOffset = 4;
+export const peerPortOffset = 4;
 /** Each reads the disk as fast as it can. */
 const transfersMax = 2;
 const connectionsMax = 64;
@@ -47,7 +47,7 @@ const requestMsMax = 30_000;
 const bodyBytesMax = 64 * 1024;
 const idPattern = /^sha256:[0-9a-f]{64}$/;
 
-export async function startImageServer(parts: ImageServerParts): Promise<ImageServer> {
+export async function startPeerServer(parts: PeerServerParts): Promise<PeerServer> {
   const { identity, log } = parts;
   const server = createServer(
     {
@@ -67,7 +67,9 @@ export async function startImageServer(parts: ImageServerParts): Promise<ImageSe
   );
   server.listen(parts.port, parts.address);
   await once(server, 'listening');
-  server.on('error', (error) => log.error({ event: 'images.server-failed', error: error.message }, 'image server'));
+  server.on('error', (error) =>
+    log.error({ event: 'images.server-failed', error: error.message }, 'server for other controllers'),
+  );
   return {
     port: (server.address() as AddressInfo).port,
     renew: (renewed) => server.setSecureContext(secureOptions(renewed)),
@@ -80,7 +82,7 @@ export async function startImageServer(parts: ImageServerParts): Promise<ImageSe
   };
 }
 
-function createApp({ docker, isMember, routers = [], log }: ImageServerParts): express.Express {
+function createApp({ docker, isMember, routers = [], log }: PeerServerParts): express.Express {
   const app = express();
   app.disable('x-powered-by').disable('etag');
   app.use((request: Request, response: Response, next: () => void) => {
