@@ -38,12 +38,16 @@ export function addDrainCommands(node: Command, session: () => Session): void {
 
   node
     .command('undrain')
-    .description('have a node used again, or stop draining it; what has left it stays where it is')
+    .description(
+      'have a node used again, or stop draining it; what has left it stays where it is, what has not turns back',
+    )
     .argument('<name>')
     .action(async (name: string) => {
       const { controller, print } = session();
       const ended = await controller.send('POST', path`/v1/nodes/${name}/undrain`, {}, drainNodeView);
-      print(ended, () => `${name} is in use again.\n`);
+      const isLeft = ended.containers.some(({ state }) => state.startsWith('moving'));
+      const rest = isLeft ? ' What had not left it yet turns back: "flockctl moves ls".' : '';
+      print(ended, () => `${name} is in use again.${rest}\n`);
     });
 }
 

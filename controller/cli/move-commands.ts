@@ -16,7 +16,7 @@ const waitMs = 20_000;
 const moveHelp = `
 The containers go to the other node with their volumes, and everything that shares volumes with them or must run before or after
 them. What has to be sent is sent while they run. Then new requests wait, everywhere, until they run on the other node.
-Whatever goes wrong, they go on where they were. Ctrl-C has the move turn back, and waits for that.`;
+What goes wrong leads back to where they were, and the last line says where they are. Ctrl-C has the move turn back, and waits for that.`;
 
 export function addMoveCommands(program: Command, session: () => Session): void {
   program
@@ -86,7 +86,7 @@ async function move(session: Session, service: string, node: string, options: Mo
   const ended = await follow(session, begun);
   print(ended, () => (ended.step === 'done' ? `moved ${summaryOf(ended)}\n` : ''));
   if (ended.step !== 'done')
-    throw new CliError(`${summaryOf(ended)} ("flockctl moves show ${ended.id}")`, 'move-refused');
+    throw new CliError(`${summaryOf(ended)} ("flockctl moves show ${ended.id}")`, 'move-failed');
 }
 
 function showPlan({ print }: Session, plan: MovePlanView): void {

@@ -53,7 +53,7 @@ export function cordonNode(store: Store, name: string, cordoned: boolean): Promi
 
 /** A draining node is to lose what it has: the owners of its copies make them elsewhere, its own volumes are moved by its controller. */
 export function drainNode(store: Store, name: string, draining: boolean): Promise<void> {
-  return changeNode(store, name, (doc) => ({ ...doc, draining, cordoned: draining }));
+  return changeNode(store, name, (doc) => ({ ...doc, draining }));
 }
 
 async function changeNode(store: Store, rawName: string, change: (doc: NodeDoc) => NodeDoc): Promise<void> {

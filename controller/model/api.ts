@@ -149,7 +149,7 @@ export const tokenBody = z.strictObject({ uses: z.int().default(1), ttlMs: z.int
 export const nodeBody = z.strictObject({
   labels: z.array(z.string()).optional(),
   cordoned: z.boolean().optional(),
-  /** A draining node is cordoned too, and loses what it has. */
+  /** A draining node gets nothing new either, and loses what it has. */
   draining: z.boolean().optional(),
 });
 

@@ -91,11 +91,18 @@ function specOf(inspected: InspectedWorkload, facts: SpecFacts, service: string 
     networks: others,
     networksNeeded: Object.fromEntries(needed),
     ports: [...new Set(ports)].toSorted((a, b) => a - b),
-    stopSeconds: Math.max(0, Config.StopTimeout ?? stopSecondsDefault),
+    stopSeconds: stopSecondsOf(Config.StopTimeout ?? stopSecondsDefault),
   };
 }
 
 const stopSecondsDefault = 10;
+/** Longer than any pause; timers of a Node.js process end before 25 days. */
+const stopSecondsMax = 86_400;
+
+/** Below 0 (`--stop-timeout -1`) Docker is never to kill the container, whatever its stopping takes. */
+function stopSecondsOf(asked: number): number {
+  return asked < 0 ? stopSecondsMax : Math.min(asked, stopSecondsMax);
+}
 
 /** `main`: the user-defined network that the container is made in; null: one of Docker's own. `others`: further ones, with endpoints. */
 function networksOf(inspected: InspectedWorkload): {
@@ -115,13 +122,14 @@ function networksOf(inspected: InspectedWorkload): {
 
 /** What was asked for, without what Docker has given: addresses, its own aliases. */
 function endpointOf(inspected: InspectedWorkload, network: string): Readonly<Record<string, unknown>> {
-  const { IPAMConfig, Aliases, Links, DriverOpts } = inspected.NetworkSettings.Networks?.[network] ?? {};
+  const { IPAMConfig, Aliases, Links, DriverOpts, GwPriority } = inspected.NetworkSettings.Networks?.[network] ?? {};
   const aliases = (Aliases ?? []).filter((alias) => !inspected.Id.startsWith(alias));
   return {
     ...(IPAMConfig == null || Object.keys(IPAMConfig).length === 0 ? {} : { IPAMConfig }),
     ...(aliases.length === 0 ? {} : { Aliases: aliases.toSorted() }),
     ...(Links == null || Links.length === 0 ? {} : { Links }),
     ...(DriverOpts == null || Object.keys(DriverOpts).length === 0 ? {} : { DriverOpts }),
+    ...(GwPriority ? { GwPriority } : {}),
   };
 }
 
@@ -138,15 +146,14 @@ function networkBody(network: InspectedNetwork): Readonly<Record<string, unknown
 }
 
 /** `Config`, without what is the image's, this one container's, or only good once. */
-function configOf({ Id, Config, HostConfig }: InspectedWorkload): Readonly<Record<string, unknown>> {
+function configOf({ Config, HostConfig }: InspectedWorkload): Readonly<Record<string, unknown>> {
   const { Image: _image, OnBuild: _onBuild, Hostname, MacAddress, Labels, Entrypoint, ...rest } = Config;
   const { [workloadLabel]: _workload, ...labels } = Labels ?? {};
-  // Docker's own choice, or the host's name.
-  const isGiven =
-    Hostname !== '' && !Id.startsWith(Hostname) && ![HostConfig.NetworkMode, HostConfig.UTSMode].includes('host');
+  // Also where Docker chose it: programs keep their data under it (RabbitMQ), or say it to others.
+  const isItsOwn = Hostname !== '' && ![HostConfig.NetworkMode, HostConfig.UTSMode].includes('host');
   return {
     ...rest,
-    ...(isGiven ? { Hostname } : {}),
+    ...(isItsOwn ? { Hostname } : {}),
     ...(MacAddress ? { MacAddress } : {}),
     Labels: labels,
     // null would mean the image's.
@@ -187,7 +194,9 @@ function flockMountsOf({ Mounts, HostConfig }: InspectedWorkload): readonly Read
     .filter(({ Driver }) => isFlockDriver(Driver))
     .toSorted((a, b) => (a.Destination < b.Destination ? -1 : 1))
     .map(({ Name, Destination, Driver, RW }) => {
-      const subpath = HostConfig.Mounts?.find(({ Target }) => Target === Destination)?.VolumeOptions?.Subpath;
+      // Docker shows the destination cleaned, and what was asked for as it was.
+      const asked = HostConfig.Mounts?.find(({ Target }) => cleaned(Target) === Destination);
+      const subpath = asked?.VolumeOptions?.Subpath;
       return {
         Type: 'volume',
         Source: Name,
@@ -196,6 +205,13 @@ function flockMountsOf({ Mounts, HostConfig }: InspectedWorkload): readonly Read
         VolumeOptions: { NoCopy: true, DriverConfig: { Name: Driver }, ...(subpath ? { Subpath: subpath } : {}) },
       };
     });
+}
+
+function cleaned(path: string): string {
+  return `/${path
+    .split('/')
+    .filter((part) => part !== '' && part !== '.')
+    .join('/')}`;
 }
 
 /** Docker shows `/db:/web/alias` of what was given as `db:alias`. */

@@ -1,12 +1,13 @@
 import type { VolumeDoc } from './cluster.ts';
 import type { DrainNodeView } from './controller-api.ts';
-import { isOver, type MoveDoc, type MoveLimits } from './move.ts';
+import { hasStoppedInVain, isOver, type MoveDoc } from './move.ts';
 import { groupOf } from './move-group.ts';
-import type { PlanFacts } from './move-plan.ts';
+import { limitsFor, type PlanFacts } from './move-plan.ts';
 import { type Choice, chooseTarget, chooseVolumeTarget } from './move-target.ts';
 import type { DatasetId, NodeName } from './names.ts';
 import { prepareNodes } from './node-index.ts';
 import { placeReplicas } from './placement.ts';
+import { formatDuration } from './quantity.ts';
 import type { WorkloadDoc } from './workload.ts';
 
 /** What is still on a node that is being drained, and what to do about it next. Pure. */
@@ -27,6 +28,7 @@ export type DrainStep = {
 const movesMax = 2;
 /** After a move that has failed, the next one. */
 export const drainAgainMs = 60_000;
+/** After one that has stopped it. */
 const lateMs = 600_000;
 
 type Group = {
@@ -37,8 +39,8 @@ type Group = {
   readonly to: NodeName | null;
 };
 
-export function decideDrain(node: NodeName, facts: DrainFacts, limits: MoveLimits): DrainStep {
-  const groups = groupsOn(node, facts, limits);
+export function decideDrain(node: NodeName, facts: DrainFacts): DrainStep {
+  const groups = groupsOn(node, facts);
   const free = Math.max(0, movesMax - openMoves(node, facts).length);
   const ready = groups.flatMap(({ state, workloads, to, text }) =>
     state === 'waiting' && text === '' && to !== null ? [{ group: workloads, to }] : [],
@@ -56,12 +58,11 @@ export function decideDrain(node: NodeName, facts: DrainFacts, limits: MoveLimit
 export function viewDrain(
   node: NodeName,
   facts: DrainFacts,
-  limits: MoveLimits,
   told: { readonly startedAtMs: number | null; readonly problems: readonly string[] },
 ): DrainNodeView {
   const { nodes, volumes, workloads } = facts;
   const doc = nodes.find(({ name }) => name === node);
-  const groups = groupsOn(node, facts, limits);
+  const groups = groupsOn(node, facts);
   const running = groups.flatMap(({ workloads: members, state, text }) =>
     members.map(({ name }) => ({ name, state: text === '' ? state : `${state}: ${text}` })),
   );
@@ -128,23 +129,23 @@ function copyProblems(copied: readonly VolumeDoc[], { nodes, nowMs }: DrainFacts
 const namedMax = 8;
 
 /** What runs there, and what hangs together with it. */
-function groupsOn(node: NodeName, facts: DrainFacts, limits: MoveLimits): readonly Group[] {
+function groupsOn(node: NodeName, facts: DrainFacts): readonly Group[] {
   const seen = new Set<string>();
   const running = facts.workloads.filter((workload) => workload.node === node && workload.wanted === 'running');
   return running.flatMap((workload): Group[] => {
     if (seen.has(workload.id)) return [];
     const workloads = groupOf([workload], facts.workloads);
     for (const { id } of workloads) seen.add(id);
-    return [groupOfNow(workloads, facts, limits)];
+    return [groupOfNow(workloads, facts)];
   });
 }
 
-function groupOfNow(workloads: readonly WorkloadDoc[], facts: DrainFacts, limits: MoveLimits): Group {
+function groupOfNow(workloads: readonly WorkloadDoc[], facts: DrainFacts): Group {
   const ids = new Set(workloads.map(({ id }) => id));
   const moves = facts.moves.filter(({ members }) => members.some(({ workload }) => ids.has(workload)));
   const open = moves.find((move) => !isOver(move));
   if (open !== undefined) return { workloads, state: 'moving', text: `to ${open.to}, ${open.step}`, to: open.to };
-  const choice = chooseOther(workloads, moves, facts, limits);
+  const choice = chooseOther(workloads, moves, facts);
   if (choice.node === null) return { workloads, state: 'blocked', text: choice.reason, to: null };
   const failed = moves.find(({ failure, stepSinceMs }) => failure !== null && facts.nowMs - stepSinceMs < drainAgainMs);
   if (failed?.failure == null) return { workloads, state: 'waiting', text: '', to: choice.node };
@@ -156,19 +157,29 @@ function groupOfNow(workloads: readonly WorkloadDoc[], facts: DrainFacts, limits
   };
 }
 
-/** Where it has failed lately it would fail again, so others are tried first. */
-function chooseOther(
-  workloads: readonly WorkloadDoc[],
-  moves: readonly MoveDoc[],
-  facts: DrainFacts,
-  limits: MoveLimits,
-): Choice {
-  const lately = moves.filter(({ failure, stepSinceMs }) => failure !== null && facts.nowMs - stepSinceMs < lateMs);
-  const bad = new Set(lately.map(({ to }) => to));
-  const asked = workloads.slice(0, 1);
-  const others = { ...facts, nodes: facts.nodes.filter(({ name }) => !bad.has(name)) };
-  const choice = chooseTarget(asked, limits, others);
-  return choice.node === null ? chooseTarget(asked, limits, facts) : choice;
+/**
+ * Where it has failed lately it would fail again, so others are tried first. Where it was stopped for nothing, it is not tried again for
+ * some time: a service is not to be stopped every minute for as long as a drain lasts.
+ */
+function chooseOther(workloads: readonly WorkloadDoc[], moves: readonly MoveDoc[], facts: DrainFacts): Choice {
+  const lately = moves
+    .filter(({ failure, stepSinceMs }) => failure !== null && facts.nowMs - stepSinceMs < lateMs)
+    .toSorted((a, b) => b.stepSinceMs - a.stepSinceMs);
+  const inVain = lately.filter(hasStoppedInVain);
+  const limits = limitsFor(workloads);
+  const without = (bad: readonly MoveDoc[]) => {
+    const nodes = facts.nodes.filter(({ name }) => !bad.some(({ to }) => to === name));
+    return chooseTarget(workloads.slice(0, 1), limits, { ...facts, nodes });
+  };
+  const best = without(lately);
+  if (best.node !== null) return best;
+  const [last] = inVain;
+  const next = without(inVain);
+  if (next.node !== null || last === undefined) return next;
+  return {
+    node: null,
+    reason: `move ${last.id} to ${last.to} has stopped it and failed: ${last.failure?.reason}; tried again ${formatDuration(lateMs)} after that`,
+  };
 }
 
 function openMoves(node: NodeName, { moves }: DrainFacts): readonly MoveDoc[] {

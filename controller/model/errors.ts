@@ -60,6 +60,7 @@ export const errorCodes = [
   'proxy-failed',
   'docker-failed',
   'move-refused',
+  'move-failed',
   'move-not-found',
 ] as const;
 

@@ -11,6 +11,7 @@ const endpointSchema = z.looseObject({
   Aliases: texts,
   Links: texts,
   DriverOpts: z.record(text, text).nullish(),
+  GwPriority: z.int().nullish(),
 });
 
 const mountSchema = z.object({

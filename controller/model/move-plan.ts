@@ -1,7 +1,7 @@
 import type { VolumeDoc } from './cluster.ts';
 import { FlockError } from './errors.ts';
 import { formatLabels } from './labels.ts';
-import type { MoveLimits } from './move.ts';
+import { type MoveLimits, moveLimitsDefault } from './move.ts';
 import { findAsked, groupOf } from './move-group.ts';
 import { type NodeName, quote } from './names.ts';
 import { nearNames } from './near-names.ts';
@@ -47,6 +47,9 @@ export const pauseReserveMs = 5_000;
 const pauseMsMin = 5_000;
 /** A longer one would keep clients waiting that have given up. */
 export const movePauseMsMax = 120_000;
+const copyMsMin = 1_000;
+/** Timers of Node.js end before 25 days. */
+const copyMsMax = 20 * 86_400_000;
 
 /** The commit is one transaction of the store, which holds 64 operations and 352 KiB; what the plugin adds for a volume counts. */
 const operationsPerVolume = 4;
@@ -106,11 +109,16 @@ function servicesToPause(workloads: readonly WorkloadDoc[], routed: ReadonlySet<
   return [...new Set(names)].filter((name) => name !== null).filter((name) => routed.has(name));
 }
 
-function checkLimits({ pauseMs, drainMs }: MoveLimits): void {
+function checkLimits({ pauseMs, drainMs, copyMs }: MoveLimits): void {
   if (pauseMs < pauseMsMin || pauseMs > movePauseMsMax)
     throw new FlockError(
       'invalid-option',
       `a pause of ${formatDuration(pauseMs)} can't be: use from ${formatDuration(pauseMsMin)} to ${formatDuration(movePauseMsMax)} (--timeout)`,
+    );
+  if (copyMs < copyMsMin || copyMs > copyMsMax)
+    throw new FlockError(
+      'invalid-option',
+      `a copying of ${formatDuration(copyMs)} can't be: use from ${formatDuration(copyMsMin)} to ${formatDuration(copyMsMax)} (--copy-timeout)`,
     );
   if (drainMs > pauseMs)
     throw new FlockError(
@@ -122,6 +130,12 @@ function checkLimits({ pauseMs, drainMs }: MoveLimits): void {
 /** What is given to draining: half of the pause at most, and what the longest stop needs stays. */
 export function drainMsOf({ pauseMs, drainMs }: MoveLimits, workloads: readonly WorkloadDoc[]): number {
   return Math.max(0, Math.min(drainMs, pauseMs / 2, pauseMs - stopMsOf(workloads) - pauseReserveMs));
+}
+
+/** For moves that nobody gives a time: the longest stop has its place in the pause, as far as any pause may go. */
+export function limitsFor(workloads: readonly WorkloadDoc[]): MoveLimits {
+  const neededMs = stopMsOf(workloads) + pauseReserveMs;
+  return { ...moveLimitsDefault, pauseMs: Math.min(movePauseMsMax, Math.max(moveLimitsDefault.pauseMs, neededMs)) };
 }
 
 function stopMsOf(workloads: readonly WorkloadDoc[]): number {
@@ -206,12 +220,12 @@ function portObstacles(
   const there = workloads.filter((one) => one.node === target.name && one.wanted === 'running' && !group.includes(one));
   return there.flatMap((other) => {
     const taken = conflictOf(own, publishedBy(other.spec));
-    return taken === null ? [] : [portTaken(name, taken, other.name, target.name)];
+    return taken === null ? [] : [portTaken(name, taken, `container ${other.name}`, target.name)];
   });
 }
 
 export function portTaken(name: string, { port, protocol }: PublishedPort, other: string, node: NodeName): string {
-  return `container ${name} publishes port ${port}/${protocol}, which container ${other} has on ${node}: stop that one, or publish another port`;
+  return `container ${name} publishes port ${port}/${protocol}, which ${other} has on ${node}: stop that one, or publish another port`;
 }
 
 export function volumeObstacles(

@@ -1,4 +1,5 @@
-import { isCommitted, type MoveDoc, type MoveStep } from './move.ts';
+import { isCommitted, isOver, type MoveDoc, type MoveStep } from './move.ts';
+import type { NodeName } from './names.ts';
 import { formatSize } from './quantity.ts';
 
 /** What became of a move, in a line for people. Pure. */
@@ -18,7 +19,10 @@ export function pauseMsOf({ history, services }: MoveDoc): number | null {
 export function summaryOf(doc: MoveDoc): string {
   const { service, from, to, failure, progress, volumes } = doc;
   const way = `${service} from ${from} to ${to}`;
-  if (failure !== null) return `${way} has failed at ${failure.step}: ${failure.reason}`;
+  if (failure !== null) {
+    const place = isOver(doc) ? ` (it is on ${placeOf(doc)})` : '';
+    return `${way} has failed at ${failure.step}: ${failure.reason}${place}`;
+  }
   if (!isCommitted(doc)) return way;
   const pauseMs = pauseMsOf(doc);
   const parts = [
@@ -30,6 +34,12 @@ export function summaryOf(doc: MoveDoc): string {
     volumes.length === 0 ? null : `${formatSize(progress?.sentBytes ?? 0)} sent`,
   ].filter((part) => part !== null);
   return parts.length === 0 ? way : `${way}: ${parts.join(', ')}`;
+}
+
+/** Where the volumes are, and the containers belong: at the target from the commit on, unless that was taken back. */
+export function placeOf({ from, to, step, history }: MoveDoc): NodeName {
+  const done = new Set([...history.map((line) => line.step), step]);
+  return done.has('starting') && !done.has('restoring') ? to : from;
 }
 
 export function formatSeconds(ms: number): string {

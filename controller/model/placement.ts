@@ -190,7 +190,7 @@ function pick(
   return from(groups.filter(({ dc }) => !taken.some((node) => node.dc === dc))) ?? from(groups);
 }
 
-/** Members that go first where there are too many: dead, behind, cordoned, not alone in their data center or rack. */
+/** Members that go first where there are too many: dead, behind, cordoned or drained, not alone in their data center or rack. */
 function weakest(tier: Tier, count: number, volume: PlacementVolume, owner: IndexedNode): readonly Member[] {
   const seed = hashText(volume.id);
   const rest = [...tier.members];
@@ -202,7 +202,7 @@ function weakest(tier: Tier, count: number, volume: PlacementVolume, owner: Inde
         state === 'dead',
         state === 'grace',
         !inSync,
-        node.doc.cordoned,
+        node.doc.cordoned || node.doc.draining,
         tier.name === 'remote' && others.some((other) => other.dc === node.dc),
         others.some((other) => other.rack === node.rack),
       ];

@@ -41,8 +41,10 @@ export function publishedBy({ create }: Pick<ContainerSpec, 'create'>): readonly
 function doMeet(one: string, other: string): boolean {
   if (one === other || one === '' || other === '') return true;
   if (one.includes(':') !== other.includes(':')) return false;
-  return [one, other].some((ip) => ip === '0.0.0.0' || ip === '::');
+  return isAny(one) || isAny(other);
 }
+
+export const isAny = (ip: string): boolean => ip === '0.0.0.0' || ip === '::';
 
 /** The first of the wanted ports that the others leave no room for; null: none. */
 export function conflictOf(wanted: readonly PublishedPort[], taken: readonly PublishedPort[]): PublishedPort | null {

@@ -3,12 +3,13 @@ import { drainNode } from '../cluster/membership.ts';
 import type { DrainNodeView, MovePlanView } from '../model/controller-api.ts';
 import { abortBody, moveBody } from '../model/controller-api.ts';
 import { viewDrain } from '../model/drain.ts';
-import { FlockError } from '../model/errors.ts';
+import { FlockError, hasCode } from '../model/errors.ts';
 import { type EventDoc, eventKeys, eventSchema } from '../model/events.ts';
-import { type MoveDoc, type MoveLimits, moveLimitsDefault } from '../model/move.ts';
+import { canAbort, type MoveDoc, type MoveLimits, moveLimitsDefault } from '../model/move.ts';
 import { type MovePlan, nodeNotFound, planMove } from '../model/move-plan.ts';
 import { publishedBy } from '../model/published-ports.ts';
 import { param, parseBody } from '../server/problems.ts';
+import type { Store } from '../store/store.ts';
 import { askToTurnBack, existingMove } from './aborting.ts';
 import { type BeginParts, beginMove, readFacts } from './beginning.ts';
 import { type Drainer, drainFacts } from './drainer.ts';
@@ -74,9 +75,20 @@ export function createMoveRoutes(parts: MoveApiParts): Router {
         const text = draining ? `${name} is being emptied, and gets nothing new` : `${name} is in use again`;
         begin.events.tell(draining ? 'drain-started' : 'drain-ended', name, text);
       }
+      if (!draining) await endMovesOf(store, name);
       return { ...before, draining };
     });
   return router;
+}
+
+/** What has not left the node yet stays there, when it is drained no more. */
+async function endMovesOf(store: Store, name: string): Promise<void> {
+  const begun = (await listMoves(store)).map(({ doc }) => doc).filter((doc) => doc.from === name && canAbort(doc));
+  for (const { id } of begun.filter(({ cause }) => cause === 'drain'))
+    await askToTurnBack(store, id, `${name} is drained no more`).catch((error: unknown) => {
+      // It has gone too far meanwhile.
+      if (!hasCode(error, 'move-refused')) throw error;
+    });
 }
 
 function alone(): FlockError {
@@ -97,7 +109,9 @@ function limitsOf(asked: { readonly [Key in keyof MoveLimits]?: number | undefin
   const given = Object.entries(asked).filter(([, value]) => value !== undefined);
   const limits: MoveLimits = { ...moveLimitsDefault, ...Object.fromEntries(given) };
   // A short pause leaves less for the drain, unless somebody has said how much.
-  return asked.drainMs === undefined ? { ...limits, drainMs: Math.min(limits.drainMs, limits.pauseMs / 2) } : limits;
+  return asked.drainMs === undefined
+    ? { ...limits, drainMs: Math.min(limits.drainMs, Math.floor(limits.pauseMs / 2)) }
+    : limits;
 }
 
 /** `signal` null: without what only the hosts themselves see. */
@@ -206,7 +220,7 @@ async function drainOf({ tools, begin, drainer }: MoveApiParts, name: string): P
   if (doc === undefined) throw nodeNotFound(name, facts.nodes);
   const problems = doc.name === tools.node && doc.draining ? drainer.problems() : [];
   const startedAtMs = doc.draining ? await startOf(tools, name) : null;
-  return viewDrain(doc.name, drainFacts(facts, tools.clock.nowMs()), moveLimitsDefault, { startedAtMs, problems });
+  return viewDrain(doc.name, drainFacts(facts, tools.clock.nowMs()), { startedAtMs, problems });
 }
 
 async function startOf({ store }: MoveTools, name: string): Promise<number | null> {

@@ -1,7 +1,7 @@
 import { FlockError, messageOf } from '../model/errors.ts';
 import type { MoveDoc } from '../model/move.ts';
 import { portTaken } from '../model/move-plan.ts';
-import { conflictOf, publishedBy } from '../model/published-ports.ts';
+import { conflictOf, isAny, publishedBy } from '../model/published-ports.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import type { MoveTools } from './ports.ts';
 import { type Inspected, lacks, look } from './readiness.ts';
@@ -45,18 +45,30 @@ export async function containersOn(
 
 /** On the target. A container that can't have its ports would be found out only when everything stands still. */
 export async function portsTaken(
-  { docker, node }: Pick<MoveTools, 'docker' | 'node'>,
+  { docker, node, net }: Pick<MoveTools, 'docker' | 'node' | 'net'>,
   workloads: readonly WorkloadDoc[],
 ): Promise<readonly string[]> {
-  const listed = await docker.list();
-  return workloads
-    .filter(({ wanted }) => wanted === 'running')
-    .flatMap(({ name, spec }) =>
-      listed.flatMap((other) => {
-        const taken = conflictOf(publishedBy(spec), other.ports);
-        return taken === null ? [] : [portTaken(name, taken, other.name, node)];
-      }),
-    );
+  const running = workloads.filter(({ wanted }) => wanted === 'running');
+  const [listed, sockets] = await Promise.all([docker.list(), net.sockets()]);
+  const found = running.map(async ({ name, spec }) => {
+    const wanted = publishedBy(spec);
+    const owned = await Promise.all(wanted.map(({ ip }) => ip === '' || isAny(ip) || net.isOwn(ip)));
+    const strange = wanted.filter((_, index) => owned[index] === false);
+    const others = listed.flatMap((other) => {
+      const taken = conflictOf(wanted, other.ports);
+      return taken === null ? [] : [portTaken(name, taken, `container ${other.name}`, node)];
+    });
+    const socket = others.length > 0 ? null : conflictOf(wanted, sockets);
+    return [
+      ...others,
+      ...(socket === null ? [] : [portTaken(name, socket, 'a program', node)]),
+      ...strange.map(
+        ({ ip, port, protocol }) =>
+          `container ${name} publishes port ${port}/${protocol} at ${ip}, which is no address of ${node}: publish it at all addresses (-p ${port}:...)`,
+      ),
+    ];
+  });
+  return (await Promise.all(found)).flat();
 }
 
 /** Throws the first of the reasons, if there is one. */

@@ -2,8 +2,8 @@ import type { Logger } from 'pino';
 import type { EventLog } from '../cluster/event-log.ts';
 import { type DrainFacts, decideDrain, drainAgainMs, viewDrain } from '../model/drain.ts';
 import { messageOf } from '../model/errors.ts';
-import { moveLimitsDefault } from '../model/move.ts';
-import { planGroup } from '../model/move-plan.ts';
+import { groupOf } from '../model/move-group.ts';
+import { limitsFor, planGroup } from '../model/move-plan.ts';
 import type { DatasetId, NodeName } from '../model/names.ts';
 import type { ClusterView } from '../program/view.ts';
 import { createLatch } from '../store/latch.ts';
@@ -49,7 +49,7 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
   async function look(signal: AbortSignal): Promise<void> {
     const facts = drainFacts(await readFacts(begin), clock.nowMs());
     for (const [key, { untilBootMs }] of troubles) if (clock.bootMs() >= untilBootMs) troubles.delete(key);
-    const { moves, volumes } = decideDrain(node, facts, moveLimitsDefault);
+    const { moves, volumes } = decideDrain(node, facts);
     for (const { group, to } of moves) {
       const [first] = group;
       if (first === undefined || troubles.has(first.id)) continue;
@@ -68,9 +68,10 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
     const plan = (facts: Facts) => {
       const target = facts.nodes.find((one) => one.name === to);
       const asked = facts.workloads.filter((one) => one.id === id && one.node === node && one.wanted === 'running');
-      if (target === undefined || asked.length === 0) throw new Error('it has changed meanwhile');
+      const isStill = facts.nodes.some((one) => one.name === node && one.draining);
+      if (!isStill || target === undefined || asked.length === 0) throw new Error('it has changed meanwhile');
       const service = asked[0]?.service ?? name;
-      return planGroup({ service, asked, target, limits: moveLimitsDefault }, facts);
+      return planGroup({ service, asked, target, limits: limitsFor(groupOf(asked, facts.workloads)) }, facts);
     };
     try {
       await beginMove(begin, 'drain', plan, signal);
@@ -102,7 +103,7 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
   }
 
   function tellEnd(facts: DrainFacts): void {
-    const { done } = viewDrain(node, facts, moveLimitsDefault, { startedAtMs: null, problems: [] });
+    const { done } = viewDrain(node, facts, { startedAtMs: null, problems: [] });
     if (done && wasDone === false)
       events.tell('drain-done', node, `nothing is left on ${node}: it may be rebooted or removed`);
     wasDone = done;

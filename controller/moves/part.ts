@@ -11,10 +11,10 @@ import { createRecords } from './records.ts';
 
 /** Moves and drains, as a part of the controller's program. */
 export function createMovesPart(home: Home): Part {
-  const { node, clusterId, store, docker, images, maker, events, clock, view, paths } = home;
+  const { node, clusterId, store, docker, images, maker, events, clock, view, paths, net } = home;
   const log = home.log.child({ part: 'moves' });
   const tools: MoveTools = {
-    ...{ node, store, docker, images, maker, clock, log, reach },
+    ...{ node, store, docker, images, maker, clock, log, reach, net },
     plugin: createPluginCalls(paths.pluginSocket),
     proxy: createProxyCalls(paths.proxySocket),
   };
@@ -32,7 +32,7 @@ export function createMovesPart(home: Home): Part {
   });
   const mover = createMover({ tools, records, view });
   const begin = { store, view, events, clock };
-  const looking = { node, store, docker, plugin: tools.plugin, image: docker.image };
+  const looking = { node, store, docker, net, plugin: tools.plugin, image: docker.image };
   const preflight = createPreflight(looking, home.askController);
   const drainer = createDrainer({ tools, mover, view, begin, events, log });
   return {

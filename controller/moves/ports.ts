@@ -4,6 +4,7 @@ import type { NodeName } from '../model/names.ts';
 import type { DrainView } from '../model/proxy-api.ts';
 import type { Docker } from '../program/docker.ts';
 import type { Clock, Images, Maker } from '../program/home.ts';
+import type { HostNet } from '../program/host-net.ts';
 import type { Store } from '../store/store.ts';
 
 /** What the steps of a move are done with, so that tests can put other things in their places. */
@@ -16,6 +17,7 @@ export type MoveTools = {
   readonly plugin: PluginCalls;
   readonly proxy: ProxyCalls;
   readonly reach: Reach;
+  readonly net: Pick<HostNet, 'sockets' | 'isOwn'>;
   readonly clock: Clock;
   readonly log: Logger;
 };

@@ -31,7 +31,7 @@ const viewSchema = z.object({
 });
 export type Preflight = z.infer<typeof viewSchema>;
 
-export type PreflightTools = Pick<MoveTools, 'node' | 'store' | 'docker' | 'plugin'> & {
+export type PreflightTools = Pick<MoveTools, 'node' | 'store' | 'docker' | 'plugin' | 'net'> & {
   readonly image: (name: string) => Promise<unknown>;
 };
 

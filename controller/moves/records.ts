@@ -58,7 +58,10 @@ export function isAt(doc: MoveDoc, begun: MoveDoc): boolean {
 }
 
 export function putMove(doc: MoveDoc, index: string | null): Operation & { readonly kind: 'compare-and-set' } {
-  return { kind: 'compare-and-set', key: moveKeys.move(doc.id), value: JSON.stringify(doc), index };
+  const value = JSON.stringify(doc);
+  // One that nobody can read would never end, and its containers would never be free of it.
+  decodeMove(value);
+  return { kind: 'compare-and-set', key: moveKeys.move(doc.id), value, index };
 }
 
 export function putWorkload(doc: WorkloadDoc, index: string): Operation & { readonly kind: 'compare-and-set' } {

@@ -6,6 +6,7 @@ import type { NodeName } from '../model/names.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import type { Store } from '../store/store.ts';
 import type { Docker } from './docker.ts';
+import type { HostNet } from './host-net.ts';
 import type { ControllerPaths } from './paths.ts';
 import type { ClusterView } from './view.ts';
 
@@ -24,6 +25,7 @@ export type Home = {
   readonly images: Images;
   readonly askController: AskController;
   readonly maker: Maker;
+  readonly net: HostNet;
   readonly events: EventLog;
   readonly clock: Clock;
   readonly paths: ControllerPaths;

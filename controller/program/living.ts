@@ -15,6 +15,7 @@ import { openStore } from '../store/opening.ts';
 import type { Store } from '../store/store.ts';
 import type { Docker } from './docker.ts';
 import type { Clock, Home, Part } from './home.ts';
+import { hostNet } from './host-net.ts';
 import { createImages } from './images.ts';
 import { createMaker } from './maker.ts';
 import type { ControllerPaths } from './paths.ts';
@@ -88,7 +89,16 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
     log,
   });
   const home: Home = {
-    ...{ node, clusterId: place?.clusterId ?? null, store, docker, view, images, maker: createMaker(docker) },
+    ...{
+      node,
+      clusterId: place?.clusterId ?? null,
+      store,
+      docker,
+      view,
+      images,
+      maker: createMaker(docker, hostNet),
+      net: hostNet,
+    },
     ...{ events, clock, paths, log },
     async askController(other, question, signal) {
       const way = wayTo(other);

@@ -1,10 +1,12 @@
 import { z } from 'zod';
 import { createBodyOf, workloadLabel } from '../model/container-spec.ts';
 import { FlockError, hasCode } from '../model/errors.ts';
+import { doSubnetsMeet } from '../model/host-net.ts';
 import { quote } from '../model/names.ts';
 import type { ContainerSpec, WorkloadDoc } from '../model/workload.ts';
 import type { Docker } from './docker.ts';
 import type { Maker } from './home.ts';
+import type { HostNet } from './host-net.ts';
 import { putAway } from './putting-away.ts';
 
 const imageSchema = z.object({ Id: z.string() });
@@ -27,7 +29,7 @@ type MakerDocker = Pick<
   | 'setRestartPolicy'
 >;
 
-export function createMaker(docker: MakerDocker): Maker {
+export function createMaker(docker: MakerDocker, net: Pick<HostNet, 'routes'>): Maker {
   /** A name that means the image, so that the container shows what the user called it; else its id. */
   async function imageOf(spec: ContainerSpec, name: string): Promise<string> {
     const [named, present] = await Promise.all([docker.image(spec.image), docker.image(spec.imageId)]);
@@ -44,11 +46,16 @@ export function createMaker(docker: MakerDocker): Maker {
     for (const [name, body] of Object.entries(spec.networksNeeded)) {
       if ((await docker.network(name)) !== null) continue;
       const asked = body as Readonly<Record<string, unknown>>;
-      await docker.createNetwork(asked).catch(async (error: unknown) => {
+      const isFixed = hasFixedAddress(spec, name);
+      // Nobody asked for certain addresses: others do as well.
+      const other = { ...asked, IPAM: { Driver: 'default', Options: {}, Config: [] } };
+      const met = meeting(asked, await net.routes());
+      if (met !== null && isFixed) throw addressesTaken(name, met);
+      await docker.createNetwork(met === null ? asked : other).catch(async (error: unknown) => {
         if ((await docker.network(name)) !== null) return;
-        // Another network here has its addresses. Nobody asked for certain ones: others do as well.
-        if (!hasCode(error, 'docker-failed') || hasFixedAddress(spec, name)) throw error;
-        await docker.createNetwork({ ...asked, IPAM: { Driver: 'default', Options: {}, Config: [] } });
+        // Another network here has its addresses.
+        if (!hasCode(error, 'docker-failed') || isFixed || met !== null) throw error;
+        await docker.createNetwork(other);
       });
     }
   }
@@ -104,4 +111,28 @@ const networkingSchema = z.object({ EndpointsConfig: z.record(z.string(), z.unkn
 function hasFixedAddress({ create, networks }: ContainerSpec, name: string): boolean {
   const main = networkingSchema.safeParse(create['NetworkingConfig']).data?.EndpointsConfig[name];
   return Object.keys(endpointSchema.safeParse(main ?? networks[name]).data?.IPAMConfig ?? {}).length > 0;
+}
+
+type Meeting = { readonly subnet: string; readonly route: string };
+
+const bodySchema = z.object({
+  IPAM: z.object({ Config: z.array(z.object({ Subnet: z.string().nullish() })).nullish() }).nullish(),
+});
+
+/** Docker makes a network whose addresses it is told over any route of the host: what is behind that is not reached any more. */
+function meeting(body: Readonly<Record<string, unknown>>, routes: readonly string[]): Meeting | null {
+  const subnets = bodySchema.safeParse(body).data?.IPAM?.Config?.map(({ Subnet }) => Subnet ?? '') ?? [];
+  for (const subnet of subnets) {
+    const route = routes.find((one) => doSubnetsMeet(subnet, one));
+    if (route !== undefined) return { subnet, route };
+  }
+  return null;
+}
+
+function addressesTaken(name: string, { subnet, route }: Meeting): FlockError {
+  return new FlockError(
+    'docker-failed',
+    `network ${name} can't be made here: its addresses ${subnet} meet ${route}, to which this host has a route, and a container has a fixed one of them (--ip). Give the network other addresses`,
+    { name, subnet, route },
+  );
 }

@@ -12,6 +12,8 @@ const inspectedSchema = z.object({
   State: z.object({ Status: z.string() }),
 });
 const namesMax = 100;
+/** What it would still write is lost: its volumes are elsewhere. */
+const stopSecondsMax = 60;
 
 /**
  * Moved: all of it is elsewhere, so it goes. Left: its node was dead, so what it printed and had in its own file system stays, stopped,
@@ -26,9 +28,9 @@ export async function putAway(
   const found = inspectedSchema.safeParse(await docker.inspect(id));
   if (!found.success) return null;
   const { Name: name, State: state } = found.data;
-  const { stopSeconds } = workload.spec;
   if (why === 'left') await docker.setRestartPolicy(id, 'no');
-  if (state.Status !== 'created' && state.Status !== 'exited') await docker.stop(id, stopSeconds);
+  if (state.Status !== 'created' && state.Status !== 'exited')
+    await docker.stop(id, Math.min(workload.spec.stopSeconds, stopSecondsMax));
   const where = `its workload is on ${workload.node} since it was moved there`;
   if (why === 'moved') {
     await docker.remove(id);

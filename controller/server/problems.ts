@@ -87,6 +87,7 @@ export function statusOf(code: ErrorCode): number {
     case 'made-by-label':
     case 'certificate-in-use':
     case 'move-refused':
+    case 'move-failed':
       return 409;
     case 'not-ready':
     case 'pool-missing':

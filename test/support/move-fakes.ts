@@ -9,6 +9,7 @@ import type { MoveTools } from '../../controller/moves/ports.ts';
 import type { Clock } from '../../controller/program/home.ts';
 import type { Operation, Store } from '../../controller/store/store.ts';
 import { containerId, datasetId } from './move-documents.ts';
+import { quietNet } from './quiet-net.ts';
 
 /** Docker, plugin and proxy of a host in few words, for movers that are real. */
 export type FakeContainer = {
@@ -109,6 +110,7 @@ export function createFakes(parts: FakeParts) {
     const effect = <T>(what: string, work: () => Promise<T>) => call(host, what, ended, work);
     return {
       node: host.node,
+      net: quietNet,
       clock,
       log,
       store: { ...client, transact: (operations) => effect('transact', () => client.transact(operations)) },

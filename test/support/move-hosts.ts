@@ -112,6 +112,7 @@ export async function createMoveHosts(documents: {
       node,
       store,
       docker: tools.docker,
+      net: tools.net,
       plugin: tools.plugin,
       image: async () => images.has(node) || null,
     };

@@ -288,13 +288,19 @@ describe('nodes', () => {
     assert.deepEqual([two?.alive, two?.version, two?.freeBytes, two?.volumes, two?.copies], [true, '1.0.0', 5, 1, 0]);
   });
 
-  it('are drained, which cordons them too, and know nothing of it in documents of before', async () => {
+  it('are drained, which leaves a cordon as it is, and know nothing of it in documents of before', async () => {
     await clusterOfTwo();
     const one = async () => (await listNodes(hosts.store))[0];
     await drainNode(hosts.store, 'node-1', true);
-    assert.deepEqual([(await one())?.draining, (await one())?.cordoned], [true, true]);
+    assert.deepEqual([(await one())?.draining, (await one())?.cordoned], [true, false]);
     await drainNode(hosts.store, 'node-1', false);
     assert.deepEqual([(await one())?.draining, (await one())?.cordoned], [false, false]);
+    await cordonNode(hosts.store, 'node-1', true);
+    for (const draining of [true, false]) {
+      await drainNode(hosts.store, 'node-1', draining);
+      assert.deepEqual([(await one())?.draining, (await one())?.cordoned], [draining, true]);
+    }
+    await cordonNode(hosts.store, 'node-1', false);
     await rejects(drainNode(hosts.store, 'node-9', true), 'node-not-found');
     const entry = await hosts.store.get(keys.node(parseNodeName('node-1')));
     const { draining: _draining, ...old } = JSON.parse(entry?.value ?? '{}');

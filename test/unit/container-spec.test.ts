@@ -38,7 +38,7 @@ describe('what is needed to make a container again', () => {
     assert.deepEqual([name, volumes, obstacles], ['db', ['pgdata'], []]);
     assert.deepEqual([spec.image, spec.imageId, spec.stopSeconds], ['postgres:15', imageId, 60]);
     const { HostConfig: made, ...create } = spec.create;
-    const { Hostname: _hostname, Image: _image, OnBuild: _onBuild, ...kept } = config;
+    const { Image: _image, OnBuild: _onBuild, ...kept } = config;
     assert.deepEqual(create, kept);
     const { ContainerIDFile: _file, VolumeDriver: _driver, VolumesFrom: _from, ...asked } = hostConfig;
     assert.deepEqual(made, {
@@ -96,6 +96,8 @@ describe('what is needed to make a container again', () => {
     );
     assert.deepEqual(second.spec, first.spec);
     assert.equal(first.spec.create['Hostname'], 'db.example');
+    const named = describe_({ id, config: { ...config, Hostname: containerId.slice(0, 12) } });
+    assert.equal(named.spec.create['Hostname'], containerId.slice(0, 12), 'of the first container that it was');
     assert.deepEqual(NetworkingConfig, {
       EndpointsConfig: { shop: { Aliases: ['db'], IPAMConfig: { IPv4Address: '172.20.0.9' } } },
     });
@@ -131,7 +133,7 @@ describe('what is needed to make a container again', () => {
         Binds: ['/etc/localtime:/etc/localtime:ro'],
         Mounts: [
           { Type: 'tmpfs', Target: '/cache' },
-          { Type: 'volume', Source: 'logs', Target: '/logs', VolumeOptions: { Subpath: 'db' } },
+          { Type: 'volume', Source: 'logs', Target: '/logs/./', VolumeOptions: { Subpath: 'db' } },
         ],
         VolumesFrom: ['web:ro'],
       },
@@ -180,6 +182,13 @@ describe('what is needed to make a container again', () => {
     const both = describe_({ hostConfig: { VolumesFrom: ['ab12cd34ef56:ro'], Links: ['/db:/app/database'] } }, given);
     assert.deepEqual([both.after, both.obstacles], [['db', 'web'], []]);
     assert.deepEqual((both.spec.create['HostConfig'] as Record<string, unknown>)['Links'], ['db:database']);
+  });
+
+  it('has a time for stopping that is never shorter than what was asked for', () => {
+    const stopSeconds = (StopTimeout: number | null) => describe_({ config: { StopTimeout } }).spec.stopSeconds;
+    assert.deepEqual([stopSeconds(null), stopSeconds(0), stopSeconds(90)], [10, 0, 90]);
+    assert.ok(stopSeconds(-1) > 3_600 && stopSeconds(-1) * 1_000 < 2 ** 31, 'without a limit');
+    assert.equal(stopSeconds(9_999_999), stopSeconds(-1));
   });
 
   it('that is too large is not kept, and says so', () => {

@@ -17,6 +17,7 @@ import { createFakeEngine, type FakeEngine } from '../support/fake-docker.ts';
 import { imageId } from '../support/inspected.ts';
 import { spec, workload } from '../support/move-documents.ts';
 import { silent } from '../support/proxy-fakes.ts';
+import { quietNet } from '../support/quiet-net.ts';
 import { rejects } from '../support/refuses.ts';
 
 const [n1, n2] = ['n1', 'n2'].map(parseNodeName) as [
@@ -173,7 +174,7 @@ describe('an image of a workload', () => {
     docker.images.set('sha256:other', { id: 'sha256:other', names: new Set(['web:1']) });
     await images.ensure(web, [n1], signal);
     assert.deepEqual([...(docker.images.get(imageId)?.names ?? [])], []);
-    const made = await createMaker(docker).make(web);
+    const made = await createMaker(docker, quietNet).make(web);
     assert.equal(((await docker.inspect(made)) as { Config: { Image: string } }).Config.Image, imageId);
   });
 
@@ -215,7 +216,7 @@ describe('a container that is made', () => {
   });
 
   it('is found again by whoever was cut off while making it', async () => {
-    const maker = createMaker(docker);
+    const maker = createMaker(docker, quietNet);
     const id = await maker.make(web);
     assert.equal(await maker.make(web), id);
     assert.deepEqual(docker.states(), { web: 'created' });
@@ -224,7 +225,7 @@ describe('a container that is made', () => {
   it('does not take another’s name, and says whose it is', async () => {
     docker.run('web', { mounts: [] });
     await fails(
-      createMaker(docker).make(web),
+      createMaker(docker, quietNet).make(web),
       'docker-failed',
       /container web .*another container of this host has the name/,
     );
@@ -233,14 +234,14 @@ describe('a container that is made', () => {
   it('takes the name of one that is to be put away', async () => {
     const old = docker.run('web', { mounts: [] });
     const moved = { ...web, former: [{ node: n2, containerId: old, why: 'moved' as const }] };
-    const id = await createMaker(docker).make(moved);
+    const id = await createMaker(docker, quietNet).make(moved);
     assert.notEqual(id, old);
     assert.deepEqual(docker.states(), { web: 'created' });
   });
 
   it('needs its image', async () => {
     docker.images.clear();
-    await fails(createMaker(docker).make(web), 'docker-failed', /its image "web:1" .* is not on this host/);
+    await fails(createMaker(docker, quietNet).make(web), 'docker-failed', /its image "web:1" .* is not on this host/);
   });
 
   it('gets its networks, with other addresses where nobody asked for certain ones and theirs are taken', async () => {
@@ -256,7 +257,10 @@ describe('a container that is made', () => {
     const networksNeeded = {
       shop: { Name: 'shop', IPAM: { Driver: 'default', Config: [{ Subnet: '172.20.0.0/16' }] } },
     };
-    await createMaker({ ...docker, createNetwork: taken }).make({ ...web, spec: { ...web.spec, networksNeeded } });
+    await createMaker({ ...docker, createNetwork: taken }, quietNet).make({
+      ...web,
+      spec: { ...web.spec, networksNeeded },
+    });
     assert.deepEqual(asked, [1, 0]);
     const fixed = { NetworkingConfig: { EndpointsConfig: { back: { IPAMConfig: { IPv4Address: '172.20.0.9' } } } } };
     const needed = { back: { Name: 'back', IPAM: { Driver: 'default', Config: [{ Subnet: '172.20.0.0/16' }] } } };
@@ -265,8 +269,20 @@ describe('a container that is made', () => {
       name: 'api',
       spec: { ...web.spec, create: { ...web.spec.create, ...fixed }, networksNeeded: needed },
     };
-    const refusing = createMaker({ ...docker, createNetwork: () => Promise.reject(overlap) });
+    const refusing = createMaker({ ...docker, createNetwork: () => Promise.reject(overlap) }, quietNet);
     await fails(refusing.make(strict), 'docker-failed', /Pool overlaps/);
+    // Docker itself would make it over what the host reaches that way.
+    const routed = { ...quietNet, routes: async () => ['10.0.0.0/24', '172.20.0.0/14'] };
+    await fails(createMaker(docker, routed).make(strict), 'docker-failed', /172\.20\.0\.0\/16 meet 172\.20\.0\.0\/14/);
+    const away = { lan: { Name: 'lan', IPAM: { Driver: 'default', Config: [{ Subnet: '172.20.8.0/24' }] } } };
+    const made: number[] = [];
+    const counting: FakeEngine['createNetwork'] = async (body) => {
+      made.push((body['IPAM'] as { Config: unknown[] }).Config.length);
+      await docker.createNetwork(body);
+    };
+    const free = { ...web, name: 'free', spec: { ...web.spec, networksNeeded: away } };
+    await createMaker({ ...docker, createNetwork: counting }, routed).make(free);
+    assert.deepEqual(made, [0]);
   });
 });
 

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { isStuck } from '../../controller/cli/drain-commands.ts';
 import { type DrainFacts, decideDrain, viewDrain } from '../../controller/model/drain.ts';
-import { type MoveDoc, moveIdSchema, moveLimitsDefault } from '../../controller/model/move.ts';
+import { type MoveDoc, moveIdSchema } from '../../controller/model/move.ts';
+import { limitsFor } from '../../controller/model/move-plan.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
 import type { WorkloadDoc } from '../../controller/model/workload.ts';
 import { moveDoc, planNode, volumeDoc, workload } from '../support/move-documents.ts';
@@ -19,14 +20,13 @@ const factsOf = (change: Partial<DrainFacts> = {}): DrainFacts => ({
   ...change,
 });
 const decided = (change: Partial<DrainFacts>) => {
-  const { moves, volumes } = decideDrain(n1, factsOf(change), moveLimitsDefault);
+  const { moves, volumes } = decideDrain(n1, factsOf(change));
   return {
     moves: moves.map(({ group, to }) => `${group.map(({ name }) => name).join('+')} to ${to}`),
     volumes: volumes.map(({ volume, to }) => `${volume.name} to ${to}`),
   };
 };
-const viewed = (change: Partial<DrainFacts>) =>
-  viewDrain(n1, factsOf(change), moveLimitsDefault, { startedAtMs: 5, problems: [] });
+const viewed = (change: Partial<DrainFacts>) => viewDrain(n1, factsOf(change), { startedAtMs: 5, problems: [] });
 
 let number = 0;
 function moveOf(of: WorkloadDoc, change: Partial<MoveDoc> = {}): MoveDoc {
@@ -63,6 +63,40 @@ describe('draining a node', () => {
     assert.deepEqual(decided({ workloads: [web], volumes, moves: at(61_000) }).moves, ['web to n3']);
     const alone = nodes.slice(0, 2);
     assert.deepEqual(decided({ workloads: [web], volumes, nodes: alone, moves: at(61_000) }).moves, ['web to n2']);
+  });
+
+  it('stops no service again and again where it can’t run', () => {
+    const failure = { step: 'starting', reason: 'port 80 is taken' } as const;
+    const stopping = { step: 'stopping', node: n1, startedAtMs: 1, ms: 1, note: '' } as const;
+    const failed = (to: string, ago: number) =>
+      moveOf(web, {
+        ...{ step: 'failed', failure, history: [stopping] },
+        ...{ to: parseNodeName(to), stepSinceMs: 1_000_000 - ago },
+      });
+    const facts = (moves: readonly MoveDoc[]) => ({ workloads: [web], volumes, moves });
+    assert.deepEqual(decided(facts([failed('n2', 61_000)])).moves, ['web to n3'], 'it may run there');
+    const both = facts([failed('n2', 130_000), failed('n3', 61_000)]);
+    assert.deepEqual(decided(both).moves, []);
+    const { containers, problems } = viewed(both);
+    assert.match(
+      containers[0]?.state ?? '',
+      /^blocked: move \d+ to n3 has stopped it and failed: port 80 is taken; tried again 10m after/,
+    );
+    assert.equal(problems.length, 1);
+    assert.ok(isStuck(viewed({ ...both, volumes: volumes.slice(0, 1) })), 'people have to look at it');
+    assert.deepEqual(decided(facts([failed('n2', 601_000), failed('n3', 61_000)])).moves, ['web to n2']);
+  });
+
+  it('gives a long stop its time', () => {
+    const slow = workload('slow', 'n1', { spec: { stopSeconds: 60 } });
+    assert.deepEqual(decided({ workloads: [slow] }).moves.length, 1);
+    assert.equal(limitsFor([slow]).pauseMs, 65_000);
+    assert.equal(limitsFor([web]).pauseMs, 30_000);
+    const never = workload('never', 'n1', { spec: { stopSeconds: 86_400 } });
+    assert.match(
+      viewed({ workloads: [never] }).containers[0]?.state ?? '',
+      /^blocked: .*it needs a shorter --stop-timeout/,
+    );
   });
 
   it('hands over what nothing uses when no move is left, and leaves stopped containers', () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { formatSeconds, pauseMsOf, summaryOf } from '../../controller/model/move-summary.ts';
+import { formatSeconds, pauseMsOf, placeOf, summaryOf } from '../../controller/model/move-summary.ts';
 import { createMoveFigures } from '../../controller/moves/figures.ts';
 import { advanced, done, failed, moveDoc } from '../support/move-documents.ts';
 
@@ -24,8 +24,14 @@ describe('what is told of moves that are over', () => {
     );
     assert.equal(
       summaryOf(advanced(moveDoc(), failed('no image'), done())),
-      'web from n1 to n2 has failed at preparing: no image',
+      'web from n1 to n2 has failed at preparing: no image (it is on n1)',
     );
+    // Committed, and not given back; given back.
+    const committed = advanced(moveDoc(), ...through(6));
+    const placed = (...outcomes: Parameters<typeof advanced>[1][]) => placeOf(advanced(committed, ...outcomes));
+    assert.equal(placed(failed('port 80 is taken'), failed('the store is away')), 'n2');
+    assert.equal(placed(failed('port 80 is taken'), done(), done()), 'n1');
+    assert.equal(placed(done(), done()), 'n2');
     assert.deepEqual([0, 999, 1_000, 12_340].map(formatSeconds), ['0 ms', '999 ms', '1.0 s', '12.3 s']);
   });
 

@@ -30,7 +30,8 @@ import { until } from '../support/until.ts';
 const never = new AbortController().signal;
 const id = parseDatasetId('db.00000001');
 const mebi = 1024 * 1024;
-const short = { stallMs: 400, beatMs: 50, storageMs: 2_000 };
+/** Wide enough for a machine whose processors are taken by others for a second. */
+const short = { stallMs: 1_500, beatMs: 50, storageMs: 5_000 };
 const quick = { stallMs: 5_000, beatMs: 50, storageMs: 10_000 };
 const doc: VolumeDoc = {
   id,
@@ -373,7 +374,7 @@ describe('streams between nodes', () => {
   });
 
   it('wait for a storage that is slow, but not for ever', async () => {
-    let pauseMs = 1_000;
+    let pauseMs = 3_000;
     const to: Storage = {
       ...there,
       async receive(request, source, signal) {

@@ -18,6 +18,7 @@ import { createClusterView } from '../../../controller/program/view.ts';
 import { idsInCluster } from '../../../controller/program/volume-ids.ts';
 import { createWorkloads } from '../../../controller/program/workloads.ts';
 import type { Store } from '../../../controller/store/store.ts';
+import { quietNet } from '../../support/quiet-net.ts';
 import { createGate, type Gate } from '../gate.ts';
 import { sleepBy } from '../scheduler.ts';
 import { createCalls } from './calls.ts';
@@ -59,7 +60,7 @@ export function startController(world: World, host: Host): Controller {
   const events = createEventLog({ store, node, clock });
   const images: Images = { ensure: calls.bringImage };
   const home = {
-    ...{ node, clusterId: 'c', store, docker, view, images, maker: createMaker(docker), events, clock, log },
+    ...{ node, clusterId: 'c', store, docker, view, images, maker: createMaker(docker, quietNet), events, clock, log },
   } as unknown as Home;
   const watch = createDockerWatch({
     source: docker,
@@ -73,7 +74,7 @@ export function startController(world: World, host: Host): Controller {
   const reviver = createReviver({ docker, endings, events, clock, log });
   const workloads = createWorkloads({ home, watch, reviver, volumeIds: idsInCluster });
   const tools: MoveTools = {
-    ...{ node, store, docker, images, maker: home.maker, clock, log },
+    ...{ node, store, docker, images, maker: home.maker, net: quietNet, clock, log },
     ...{ plugin: calls.plugin, proxy: calls.proxy, reach: calls.reach },
   };
   const records = createRecords({
