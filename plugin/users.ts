@@ -45,7 +45,8 @@ export function createUsers(ownFolders: readonly string[]): Users {
       for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
         const found = await signalAll(ids, 'SIGSTOP');
         const states = await Promise.all(found.map(({ pid }) => stateOf(pid)));
-        if (states.every((state) => standing.has(state))) return;
+        const isWaiting = (state: string) => state === uninterruptible && attempt >= waitingAttempts;
+        if (states.every((state) => standing.has(state) || isWaiting(state))) return;
         await sleep(pauseMs);
       }
       throw new FlockError(
@@ -76,6 +77,10 @@ type Found = { readonly pid: number; readonly used: readonly DatasetId[]; readon
 const pauseMs = 20;
 const attemptsMax = 50;
 const killAttemptsMax = 500;
+/** Waits for a disk or a server that does not answer. It has the signal, and stands before it does anything else. */
+const uninterruptible = 'D';
+/** Most of them only wait for a moment. */
+const waitingAttempts = 5;
 /** Stopped, traced, zombie, dead: proc_pid_stat(5). */
 const standing: ReadonlySet<string> = new Set(['T', 't', 'Z', 'X', 'x', '']);
 

@@ -4,6 +4,7 @@ import { type NodeName, parseNodeName, quote } from '../model/names.ts';
 import type { Entry, Operation, Store } from '../store/store.ts';
 import { byName, isLocked, listBelow } from './entries.ts';
 import { attemptsMax, busy, existing } from './membership.ts';
+import { tombstone } from './tombstones.ts';
 
 export type RemovalOptions = {
   /** Also one that is to hold copies: their owners make them elsewhere then. */
@@ -22,7 +23,7 @@ const namesMax = 5;
  * only as long as the node has not come back. One that was removed by mistake brings what was given up back when it joins again: nothing
  * was done to its disk.
  */
-export async function removeNode(store: Store, rawName: string, options: RemovalOptions): Promise<void> {
+export async function removeNode(store: Store, rawName: string, options: RemovalOptions, nowMs: number): Promise<void> {
   const name = parseNodeName(rawName);
   /** By this call. */
   const done: VolumeDoc[] = [];
@@ -51,7 +52,7 @@ export async function removeNode(store: Store, rawName: string, options: Removal
     ];
     const given = entries.filter(({ doc }) => decision.includes(doc));
     const areGiven = await allDone(given, async ({ found, doc }) => {
-      const isGiven = await giveUp(store, found, doc, stillDead);
+      const isGiven = await giveUp(store, found, doc, [...stillDead, tombstone(doc.id, nowMs)]);
       if (isGiven) done.push(doc);
       return isGiven;
     });
@@ -86,11 +87,11 @@ async function giveUp(
   store: Store,
   { key, index }: Entry,
   { id, name }: VolumeDoc,
-  stillDead: readonly Operation[],
+  operations: readonly Operation[],
 ): Promise<boolean> {
   const holder = await store.get(keys.name(name), { fresh: true });
   const outcome = await store.transact([
-    ...stillDead,
+    ...operations,
     { kind: 'compare-and-delete', key, index },
     ...(holder?.value === id ? [{ kind: 'compare-and-delete', key: holder.key, index: holder.index } as const] : []),
   ]);

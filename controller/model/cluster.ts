@@ -93,6 +93,8 @@ export const keys = {
   volume: (id: DatasetId) => `volumes/${id}`,
   name: (name: VolumeName) => `names/${name}`,
   names: 'names',
+  allRemoved: 'removed',
+  removed: (id: DatasetId) => `removed/${id}`,
   controller: (name: NodeName) => `controllers/${name}`,
   controllers: 'controllers',
   space: (name: NodeName) => `space/${name}`,

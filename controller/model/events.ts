@@ -26,6 +26,8 @@ export const eventKinds = [
   'failover-refused',
   /** What a returned node alone had is kept. */
   'stashed',
+  /** The store knows nothing of a volume of which a node has a copy. */
+  'orphaned',
   /** Users of a volume were stopped because its ownership could not be proven; they go on. */
   'fenced',
   'thawed',

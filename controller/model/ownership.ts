@@ -65,7 +65,7 @@ export type Duty =
   | { readonly kind: 'yield'; readonly owner: NodeName; readonly epoch: number }
   /** The handing over did not take place: the volume is ours as before. */
   | { readonly kind: 'keep' }
-  /** A replica that nobody asks for any more, or of a volume that is gone: goes if the owner agrees or there is none. */
+  /** A replica that nobody asks for any more: goes if the owner agrees. `owner` null: the store knows no such volume; see orphanDutyOf. */
   | { readonly kind: 'discard'; readonly owner: NodeName | null }
   /** A volume of ours that the store does not know: publish it. */
   | { readonly kind: 'publish' }
@@ -115,6 +115,24 @@ function dutyOfReplica(me: NodeName, seen: Seen | null, record: VolumeRecord): D
   if (doc.epoch < record.epoch) return { kind: 'none' };
   return doc.replicas.includes(me) ? { kind: 'none' } : { kind: 'discard', owner: doc.owner };
 }
+
+/**
+ * What becomes of a copy of a volume that the store knows nothing of. Only if it was removed nobody wants it any more; else the store was
+ * lost, or brought back as it was before the volume was made, and the copy may be the last there is. `forMs`: how long that has been so.
+ */
+export function orphanDutyOf(seen: {
+  /** Whether the store lists this node: one that does not is not the store of this cluster, or not yet again. */
+  readonly isMember: boolean;
+  readonly isRemoved: boolean;
+  readonly forMs: number;
+}): 'keep' | 'destroy' | 'stash' {
+  if (!seen.isMember) return 'keep';
+  if (seen.isRemoved) return 'destroy';
+  return seen.forMs < orphansKeptMs ? 'keep' : 'stash';
+}
+
+/** Time to bring the right state of the store back, with which the copy goes on as it is. */
+export const orphansKeptMs = 86_400_000;
 
 function dutyOfOwner(me: NodeName, seen: Seen | null, record: VolumeRecord): Duty {
   const isHandingOver = record.phase.kind === 'handing-over';

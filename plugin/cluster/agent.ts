@@ -175,6 +175,7 @@ export function createAgent(parts: AgentParts): Agent {
     transitions,
     copies,
     replicator,
+    tell,
     log,
   });
   const moving = createMoving({

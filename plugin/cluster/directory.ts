@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import { isRemoved } from '../../controller/cluster/tombstones.ts';
 import {
   type AliveDoc,
   decodeAlive,
@@ -26,6 +27,8 @@ export type Directory = {
   nodes(): Iterable<SeenNode>;
   /** A fresh look at one volume; null: the store has no such. Throws `store-unavailable`. */
   look(id: DatasetId): Promise<SeenVolume | null>;
+  /** Whether somebody has removed the volume, by a fresh look. Throws `store-unavailable`. */
+  isRemoved(id: DatasetId): Promise<boolean>;
   /** How this node's session relates to what was seen. */
   seen(volume: SeenVolume, session: SessionId | null): Seen;
   /** Whether everything has been seen once since the start. */
@@ -69,6 +72,8 @@ export function createDirectory({ store, clock, cache, onChange, log }: Director
   let nodes = new Map<NodeName, SeenNode>();
   let nodeDocs = new Map<NodeName, NodeDoc>();
   let alives = new Map<NodeName, { readonly doc: AliveDoc; readonly locked: boolean }>();
+  /** Documents, and null for those that are gone, that the cache does not have as they are. */
+  const unsaved = new Map<DatasetId, VolumeDoc | null>();
   const complete = { volumes: false, nodes: false, alives: false };
 
   for (const doc of cache.load()) {
@@ -108,8 +113,41 @@ export function createDirectory({ store, clock, cache, onChange, log }: Director
     names = new Map(
       [...next.values()].flatMap(({ doc }) => (doc.trashed === null ? [[doc.name, doc.id] as const] : [])),
     );
-    if (changed.length > 0 || gone.length > 0) cache.save(changed, gone);
+    for (const doc of changed) unsaved.set(doc.id, doc);
+    for (const id of gone) unsaved.set(id, null);
+    save();
     complete.volumes = true;
+  }
+
+  /** A cache that can't be written (a full disk) is no reason to stand still: it is written with the next change. */
+  function save(): void {
+    if (unsaved.size === 0) return;
+    try {
+      const docs = [...unsaved.values()].filter((doc) => doc !== null);
+      cache.save(
+        docs,
+        [...unsaved].flatMap(([id, doc]) => (doc === null ? [id] : [])),
+      );
+      unsaved.clear();
+    } catch (error) {
+      tellUnsaved(error);
+    }
+  }
+
+  function saveNodes(): void {
+    const text = JSON.stringify([...nodeDocs.values()].map((doc) => JSON.stringify(doc)));
+    try {
+      if (text !== (cache.loadNodes() ?? '[]')) cache.saveNodes(text);
+    } catch (error) {
+      tellUnsaved(error);
+    }
+  }
+
+  function tellUnsaved(error: unknown): void {
+    log.warn(
+      { event: 'store.cache-failed', reason: messageOf(error) },
+      'what was seen of the store is not kept on disk',
+    );
   }
 
   function combineNodes(): void {
@@ -157,6 +195,7 @@ export function createDirectory({ store, clock, cache, onChange, log }: Director
       const entry = await store.get(keys.volume(id), { fresh: true });
       return entry === null ? null : toVolume(entry);
     },
+    isRemoved: (id) => isRemoved(store, id),
     seen: ({ doc, session: locker }, session) => ({
       doc,
       lock: locker === null ? 'free' : locker === session ? 'ours' : 'other',
@@ -171,8 +210,7 @@ export function createDirectory({ store, clock, cache, onChange, log }: Director
               .flatMap((entry) => decoded(entry, (one) => decodeNode(one.value)) ?? [])
               .map((doc) => [doc.name, doc]),
           );
-          const text = JSON.stringify([...nodeDocs.values()].map((doc) => JSON.stringify(doc)));
-          if (text !== (cache.loadNodes() ?? '[]')) cache.saveNodes(text);
+          saveNodes();
           complete.nodes = true;
           combineNodes();
         }),

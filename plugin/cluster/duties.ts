@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import { messageOf, unreachable } from '../../controller/model/errors.ts';
 import { type DatasetId, type NodeName, quote } from '../../controller/model/names.ts';
-import { type Duty, dutyOf, trashedOf } from '../../controller/model/ownership.ts';
+import { type Duty, dutyOf, orphanDutyOf, trashedOf } from '../../controller/model/ownership.ts';
 import { historyFrom } from '../../controller/model/replication.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
@@ -11,7 +11,7 @@ import type { Copies } from './copies.ts';
 import type { Directory, SeenVolume } from './directory.ts';
 import { eachOf } from './each-of.ts';
 import type { Lease } from './lease.ts';
-import type { Clock, Peers, Users } from './ports.ts';
+import type { Clock, Peers, Tell, Users } from './ports.ts';
 import type { Proofs } from './proofs.ts';
 import type { Replicator } from './replicator.ts';
 import type { Transitions } from './transitions.ts';
@@ -25,7 +25,10 @@ export type Duties = {
   wake(id?: DatasetId): void;
   /** Does what is to be done about one volume now. Called under the lock of its name; throws what keeps it from being done. */
   settle(id: DatasetId, signal: AbortSignal): Promise<void>;
-  /** Makes the replica here the volume, unless it follows a newer owner by now. Answers its record. Called under the lock of its name. */
+  /**
+   * Makes the replica here the volume, unless it follows a newer owner by now. Answers its record. Called under the lock of its name. With
+   * the session of the volume goes its proof; null: whoever has locked it has noted that.
+   */
   promote(record: VolumeRecord, volume: SeenVolume): Promise<VolumeRecord>;
   run(signal: AbortSignal): Promise<void>;
 };
@@ -44,6 +47,7 @@ export type DutyParts = {
   readonly transitions: Transitions;
   readonly copies: Copies;
   readonly replicator: Replicator;
+  readonly tell: Tell;
   readonly log: Logger;
 };
 
@@ -66,9 +70,12 @@ export function createDuties(parts: DutyParts): Duties {
     transitions,
     copies,
     replicator,
+    tell,
     log,
   } = parts;
   const noted = new Map<DatasetId, string>();
+  /** Copies of volumes that the store does not know, with the boot time since when. */
+  const orphans = new Map<DatasetId, number>();
   let wakeUp: () => void = () => undefined;
   let isDue = true;
 
@@ -93,7 +100,9 @@ export function createDuties(parts: DutyParts): Duties {
         !proofs.isLockedWith(id, session)
       )
         proofs.locked(id, session, Number.NEGATIVE_INFINITY);
-      if (dutyNow(volume, record).kind !== 'none') due.push(id);
+      const { kind } = dutyNow(volume, record);
+      if (kind !== 'none') due.push(id);
+      if (kind !== 'discard') orphans.delete(id);
     }
     // After a session was lost a thousand volumes want to be locked again.
     await eachOf(due, workersMax, (id) => perform(id, signal));
@@ -167,16 +176,14 @@ export function createDuties(parts: DutyParts): Duties {
         await copies.demote(record, duty.owner, { hasUnsent: true }, signal);
         return;
       case 'discard': {
-        const known =
-          duty.owner === null
-            ? null
-            : await peers.call(duty.owner, 'list-snapshots', { id: record.id }, { timeoutMs: 5_000, signal });
+        if (duty.owner === null) return await discardOrphan(record, signal);
+        const ask = { timeoutMs: 5_000, signal };
+        const known = await peers.call(duty.owner, 'list-snapshots', { id: record.id }, ask);
         // An owner that shows nothing is none to go by.
-        if (known !== null && known.snapshots === null) return;
+        if (known.snapshots === null) return;
         // The owner may have handed it to this node while it was asked.
         const latest = await directory.look(record.id);
         if (dutyNow(latest, state.byId(record.id) ?? null).kind !== 'discard') return;
-        if (known === null) return void (await copies.discard(record, null, signal));
         // What it has shown and what the document says must be of the same time.
         if (latest?.doc.owner !== duty.owner || latest.doc.epoch !== known.epoch) return;
         const history = historyFrom(latest.doc.epoch, latest.doc.bases ?? []);
@@ -204,9 +211,28 @@ export function createDuties(parts: DutyParts): Duties {
     }
   }
 
-  async function promote(record: VolumeRecord, { doc }: SeenVolume): Promise<VolumeRecord> {
-    const session = lease.session();
-    if (session === null) return record;
+  async function discardOrphan(record: VolumeRecord, signal: AbortSignal): Promise<void> {
+    const { id, name } = record;
+    const isRemoved = await directory.isRemoved(id);
+    const now = clock.bootMs();
+    const sinceMs = orphans.get(id) ?? now;
+    const duty = orphanDutyOf({ isMember: directory.node(node) !== null, isRemoved, forMs: now - sinceMs });
+    if (duty === 'keep') {
+      if (orphans.has(id)) return;
+      orphans.set(id, now);
+      const reason = `the store knows no volume ${quote(name)}, and nobody has removed it: its copy here is kept, and becomes a stash after a day. Was the store lost, or brought back as it was before?`;
+      log.warn({ event: 'copy.orphaned', volume: name, dataset: id }, reason);
+      tell('orphaned', name, reason);
+      return;
+    }
+    // It may have come back while this was asked.
+    if ((await directory.look(id)) !== null) return;
+    orphans.delete(id);
+    await copies.discard(record, duty === 'destroy' ? null : { snapshots: [], history: [] }, signal);
+  }
+
+  async function promote(record: VolumeRecord, { doc, session: locker }: SeenVolume): Promise<VolumeRecord> {
+    if (lease.session() === null) return record;
     if (!(await storage.exists(record.id))) throw new Error(`the copy of ${quote(record.name)} is not in the pool`);
     const promoted: VolumeRecord = {
       ...record,
@@ -221,7 +247,8 @@ export function createDuties(parts: DutyParts): Duties {
     });
     const latest = state.byId(record.id) ?? promoted;
     if (latest.epoch > doc.epoch) return latest;
-    proofs.locked(record.id, session, Number.NEGATIVE_INFINITY);
+    // Not with the session of now: it may be a newer one, with which nothing is locked.
+    if (locker !== null) proofs.locked(record.id, locker, Number.NEGATIVE_INFINITY);
     replicator.touch(record.id);
     return promoted;
   }

@@ -88,13 +88,18 @@ export function createFence(parts: FenceParts): Fence {
     if (due.length > 0) {
       const fresh = due.filter((id) => !frozen.has(id));
       for (const id of due) frozen.set(id, now);
-      await users.freeze(due);
+      // One process that does not stand is no reason to keep the users of other volumes from going on.
+      await users.freeze(due).catch((error: unknown) => tellFault(error));
       if (fresh.length > 0) {
         log.warn({ event: 'fence.frozen', datasets: fresh }, 'ownership can not be proven: users are frozen');
         tellFenced(fresh, 'fence');
       }
     }
     await thaw(mine);
+  }
+
+  function tellFault(error: unknown): void {
+    log.error({ event: 'fence.failed', reason: messageOf(error) }, 'fencing will be tried again');
   }
 
   async function thaw(mine: ReadonlySet<DatasetId>): Promise<void> {
@@ -147,12 +152,8 @@ export function createFence(parts: FenceParts): Fence {
     },
     async run(signal) {
       while (!signal.aborted) {
-        try {
-          await enforce();
-          await tell();
-        } catch (error) {
-          log.error({ event: 'fence.failed', reason: messageOf(error) }, 'fencing will be tried again');
-        }
+        await enforce().catch(tellFault);
+        await tell().catch(tellFault);
         await clock.sleep(tickMs, signal);
       }
     },

@@ -4,6 +4,7 @@ import type { State } from '../state.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, Peers } from './ports.ts';
 import type { Proofs } from './proofs.ts';
+import { lateMsMax } from './unanswered.ts';
 import { createWithheld } from './withheld.ts';
 
 /**
@@ -51,6 +52,11 @@ export function createPromises({ clock, peers, proofs, directory, state, timing,
   const startedMs = clock.bootMs();
   let isAsking = false;
 
+  /** A predecessor of this process may have asked the store for it without an answer. Whoever has locked it since has made that void. */
+  function mayBeTaken(id: DatasetId): boolean {
+    return clock.bootMs() < startedMs + lateMsMax && (directory.volume(id)?.session ?? null) === null;
+  }
+
   async function ask(signal: AbortSignal): Promise<void> {
     // Time for two rounds before the deadline.
     const oldMs = Math.min(2 * timing.renewMs, timing.fenceAfterMs / 2);
@@ -87,7 +93,7 @@ export function createPromises({ clock, peers, proofs, directory, state, timing,
       const untilMs = clock.bootMs() + timing.guardMs;
       const ids = volumes.flatMap(({ id, epoch }) => {
         const known = Math.max(state.byId(id)?.epoch ?? 0, directory.volume(id)?.doc.epoch ?? 0);
-        return known > epoch || withheld.has(id) ? [] : [id];
+        return known > epoch || withheld.has(id) || mayBeTaken(id) ? [] : [id];
       });
       for (const id of ids) given.set(id, untilMs);
       return ids;

@@ -88,6 +88,9 @@ const tickMsMax = 1_000;
 /** With more volumes than this ticks are further apart. */
 const manyVolumes = 20;
 const tickMsMany = 250;
+/** The mark of a volume's content (null: not looked at), and a boot time before that was looked at: what is written while the pool looks is later. */
+type Look = { readonly mark: string | null; readonly atMs: number };
+
 const pruneMs = 60_000;
 /** A volume that is moved often would never be thinned if each of its owners waited longer first. */
 const firstPruneMs = 3_000;
@@ -113,14 +116,14 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     dropOthers(new Set(current.map(({ doc }) => doc.id)));
     const due = current.filter((volume) => isDue(volume, workOf(volume.doc.id), now));
     const marks = await marksOf(due);
-    for (const volume of due) attend(volume, marks.get(volume.doc.id) ?? null, signal);
+    for (const volume of due) attend(volume, { mark: marks.get(volume.doc.id) ?? null, atMs: now }, signal);
   }
 
   /** One volume that has to wait, for its lock or for another node, keeps no other waiting. */
-  function attend(volume: Replicated, mark: string | null, signal: AbortSignal): void {
+  function attend(volume: Replicated, seen: Look, signal: AbortSignal): void {
     const work = workOf(volume.doc.id);
     work.isAttended = true;
-    void advance(volume, work, mark, signal).finally(() => {
+    void advance(volume, work, seen, signal).finally(() => {
       work.isAttended = false;
       wake();
     });
@@ -143,7 +146,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
     return ids.length === 0 ? new Map() : await storage.contentMarks(ids);
   }
 
-  async function advance(volume: Replicated, work: Work, mark: string | null, signal: AbortSignal): Promise<void> {
+  async function advance(volume: Replicated, work: Work, { mark, atMs }: Look, signal: AbortSignal): Promise<void> {
     const { doc, copies } = volume;
     dropTargets(work, copies);
     const targets = copies.map((node) => targetOf(work, node));
@@ -156,7 +159,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
         work.unchanged = 0;
       } else if (!changed) work.unchanged += 1;
       for (const target of idle) if (!has(target, work.newest?.identity)) sending.start(volume, work, target);
-      for (const target of targets) if (has(target, work.newest?.identity) && !changed) target.currentAtMs = startedMs;
+      for (const target of targets) if (has(target, work.newest?.identity) && !changed) target.currentAtMs = atMs;
       // Until each copy has its own hold, what is left over may be all that keeps what it has in common with the volume.
       const areHeld = targets.every(({ currentAtMs }) => currentAtMs !== null);
       if ((areHeld ? work.pruneAtMs : work.pruneByMs) <= startedMs) {

@@ -79,6 +79,9 @@ export function createTakeover(parts: TakeoverParts): Takeover {
         const reached = lastReached(await storage.snapshots(doc.id));
         const last = decide();
         if (last.kind !== 'take') return { last };
+        // A node that could not note it (a full disk) would be the owner and never have the volume, and keep it from others by being alive.
+        const before = state.byId(doc.id);
+        if (before !== undefined) state.commit({ put: [before] });
         const taken = await transitions.take(seen, reached, why.cause);
         // From here on its old owner is refused, whenever it becomes the volume.
         const copy = state.byId(doc.id);

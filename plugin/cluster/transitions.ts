@@ -1,3 +1,4 @@
+import { pruneTombstones, tombstone } from '../../controller/cluster/tombstones.ts';
 import { keys, type Reached, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { type DatasetId, type NodeName, quote, type VolumeName } from '../../controller/model/names.ts';
@@ -60,9 +61,11 @@ export type TransitionParts = {
 };
 
 const attemptsMax = 5;
+const pruneMs = 3_600_000;
 
 export function createTransitions({ store, clock, lease, proofs, directory, node }: TransitionParts): Transitions {
   const changes = createChanges(store, clock);
+  let pruneAtMs = Number.NEGATIVE_INFINITY;
   const { sessionNow, own, changeOwn } = createOwnVolumes({ lease, directory, changes, node });
 
   async function transactLocking(
@@ -74,6 +77,13 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
     const outcome = await changes.transact([doc], operations);
     if (outcome.kind === 'done') proofs.locked(doc.id, session, atMs);
     return outcome.kind === 'done';
+  }
+
+  /** A failure is no matter: the next removal does it. */
+  async function prune(): Promise<void> {
+    if (clock.bootMs() < pruneAtMs) return;
+    pruneAtMs = clock.bootMs() + pruneMs;
+    await pruneTombstones(store, clock.nowMs()).catch(() => undefined);
   }
 
   const encode = (doc: VolumeDoc) => JSON.stringify(doc);
@@ -157,11 +167,12 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
         const holder = await store.get(keys.name(volume.doc.name), { fresh: true });
         const outcome = await store.transact([
           { kind: 'compare-and-delete', key: keys.volume(id), index: volume.index },
+          tombstone(id, clock.nowMs()),
           ...(holder?.value === id
             ? [{ kind: 'compare-and-delete', key: holder.key, index: holder.index } as const]
             : []),
         ]);
-        if (outcome.kind === 'done') return;
+        if (outcome.kind === 'done') return void (await prune());
         if (attempt === attemptsMax)
           throw new FlockError('not-owner', `the store refused to remove volume ${id}: ${outcome.reason}`);
       }

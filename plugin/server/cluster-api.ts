@@ -168,7 +168,7 @@ export function clusterRoutes(deps: ClusterDeps): Router {
     answering(async (request) => {
       const options = parseBody(removalBody, request);
       const force = options.force || request.query['force'] === 'true';
-      await removeNode(member().store, param(request, 'name'), { ...options, force });
+      await removeNode(member().store, param(request, 'name'), { ...options, force }, Date.now());
       return {};
     }),
   );

@@ -64,6 +64,8 @@ export async function unmountVolume(
     if (context.ownership.elsewhere(name) !== null) return;
     const record = existingVolume(context, name);
     const left = release(context.state.uses(record.id), mountId);
+    // Before anything takes the volume for one at rest.
+    context.ownership.touched(record.id);
     context.state.setUses(record.id, left);
     await unmountIfUnused(context, record.id);
   });
@@ -77,12 +79,14 @@ async function unmountIfUnused(context: Context, id: DatasetId): Promise<void> {
   if (context.state.uses(id).length > 0) return;
   try {
     await context.storage.unmount(id);
-    context.ownership.touched(id);
   } catch (error) {
     context.log.warn(
       { event: 'volume.unmount-postponed', dataset: id, reason: messageOf(error) },
       'unmounting will be tried again',
     );
+  } finally {
+    // Also what stays mounted: whoever keeps it so may have written to it.
+    context.ownership.touched(id);
   }
 }
 

@@ -71,7 +71,7 @@ export function salvage(world: World, done: () => void): void {
   function remove(owned: readonly VolumeDoc[]): void {
     const isNode = (node: VolumeDoc['owner']) => node !== name;
     const giveUp = owned.filter(({ trashed, replicas }) => trashed === null && replicas.some(isNode));
-    removeNode(store, name, { force: false, lost: true, giveUp: giveUp.map(({ id }) => id) }).then(
+    removeNode(store, name, { force: false, lost: true, giveUp: giveUp.map(({ id }) => id) }, scheduler.nowMs()).then(
       () => {
         for (const { id } of owned) checks.givenUp(id);
         done();

@@ -30,7 +30,7 @@ beforeEach(() => {
 afterEach(() => hosts.dispose());
 
 const remove = (name: string, options: Partial<RemovalOptions> = {}) =>
-  removeNode(hosts.store, name, { force: false, lost: false, giveUp: [], ...options });
+  removeNode(hosts.store, name, { force: false, lost: false, giveUp: [], ...options }, 1);
 
 let port = 5000;
 function wanted(name: string): MemberRequest {
@@ -393,7 +393,7 @@ describe('nodes', () => {
         return await hosts.store.transact(operations);
       },
     });
-    await rejects(removeNode(backAt(1), 'node-2', options), 'node-exists');
+    await rejects(removeNode(backAt(1), 'node-2', options, 1), 'node-exists');
     assert.equal(await left(), 2);
 
     // Its session is there, whatever its own key says.
@@ -401,13 +401,13 @@ describe('nodes', () => {
     const id = docs[0]?.id ?? ('' as never);
     await hosts.store.transact([{ kind: 'lock', key: keys.volume(id), value: JSON.stringify(docs[0]), session }]);
     await hosts.store.transact([{ kind: 'delete', key: keys.alive(parseNodeName('node-2')) }]);
-    await rejects(removeNode(hosts.store, 'node-2', options), 'node-exists');
+    await rejects(removeNode(hosts.store, 'node-2', options, 1), 'node-exists');
     assert.equal(await left(), 2);
     await hosts.store.destroySession(session);
 
     // Without a key of its own, too.
     writes = 0;
-    await rejects(removeNode(backAt(2), 'node-2', options), 'node-exists');
+    await rejects(removeNode(backAt(2), 'node-2', options, 1), 'node-exists');
     assert.equal(await left(), 1);
   });
 
@@ -423,8 +423,8 @@ describe('nodes', () => {
       },
     };
     const options = { force: false, lost: true, giveUp: ['db', 'other'] };
-    await assert.rejects(removeNode(store, 'node-2', options), /away/);
-    await removeNode(hosts.store, 'node-2', options);
+    await assert.rejects(removeNode(store, 'node-2', options, 1), /away/);
+    await removeNode(hosts.store, 'node-2', options, 1);
     assert.deepEqual(await names(), ['node-1']);
   });
 

@@ -15,12 +15,15 @@ describe('the fence', () => {
   let nowMs = 0;
   const provenAtMs = new Map<DatasetId, number>();
   const signals: string[] = [];
+  /** Of this volume users can't be stopped. */
+  let stuck: DatasetId | null = null;
+  let published: ReadonlyMap<DatasetId, number> = new Map();
   /** While the processes to be thawed are looked for. */
   let meanwhile: () => void = () => undefined;
   let stop = new AbortController();
 
-  /** Runs rounds one tick apart. `using`: volumes that one container has together. */
-  function start(using: readonly DatasetId[]) {
+  /** Runs rounds one tick apart. `using`: the volumes; `containers`: which of them each container has together. */
+  function start(using: readonly DatasetId[], containers: readonly (readonly DatasetId[])[] = [using]) {
     let next: () => void = () => undefined;
     const fence = createFence({
       clock: {
@@ -37,18 +40,23 @@ describe('the fence', () => {
         using: async () => new Set(using),
         async freeze(ids) {
           signals.push(`stop ${ids.join(' ')}`);
+          if (stuck !== null && ids.includes(stuck)) throw new Error('one of them does not stand');
         },
         async thaw(ids, guarded, mayWrite) {
           meanwhile();
-          const used = using.filter((id) => guarded.includes(id));
-          if (used.some((id) => ids.includes(id)) && used.every(mayWrite)) signals.push('go on');
+          for (const container of containers) {
+            const used = container.filter((id) => guarded.includes(id));
+            if (used.some((id) => ids.includes(id)) && used.every(mayWrite)) signals.push('go on');
+          }
         },
         stop: async () => undefined,
       },
       proofs: { provenAtMs: (id) => provenAtMs.get(id) ?? Number.NEGATIVE_INFINITY } as Proofs,
       fenceAfterMs,
       owned: () => using,
-      publish: async () => undefined,
+      async publish(deadlines) {
+        published = deadlines;
+      },
       onChange: () => undefined,
       log: pino({ level: 'silent' }),
     });
@@ -71,6 +79,7 @@ describe('the fence', () => {
     nowMs = 10_000;
     provenAtMs.clear();
     signals.length = 0;
+    stuck = null;
     meanwhile = () => undefined;
     stop = new AbortController();
   });
@@ -117,5 +126,21 @@ describe('the fence', () => {
     provenAtMs.set(two, nowMs);
     await round(100);
     assert.deepEqual(signals, ['go on']);
+  });
+
+  it('lets users of other volumes go on, and tells their deadlines, while one process can’t be stopped', async () => {
+    provenAtMs.set(one, nowMs).set(two, nowMs);
+    const { fence, round } = start([one, two], [[one], [two]]);
+    await round(fenceAfterMs);
+    stuck = one;
+    provenAtMs.set(two, nowMs);
+    for (let rounds = 0; rounds < 5; rounds += 1) await round(100);
+    assert.equal(fence.isFrozen(two), false);
+    assert.equal(fence.isFrozen(one), true);
+    assert.ok(signals.includes('go on'));
+    provenAtMs.set(two, nowMs);
+    for (let rounds = 0; rounds < 8; rounds += 1) await round(100);
+    assert.equal(published.get(two), nowMs - 800 + fenceAfterMs);
+    assert.ok(signals.includes(`stop ${one}`), 'it is tried again');
   });
 });
