@@ -12,8 +12,11 @@ up: node_modules ## install, start and prove flock on this host: [BACKEND=zfs|bt
 down: node_modules ## take the plugin and the proxy away, leave the data: [FORCE=1]
 	@$(NODE) packaging/down.ts
 
-test: check ## types, lint and every test of the project, as root: [SKIPS=refuse]
+test: check ## types, lint and the tests of the project, as root; of the longest a sample: [SKIPS=refuse]
 	@$(NODE) test/run.ts
+
+test-whole: check ## the same with all that the longest have: [SKIPS=refuse]
+	@WHOLE=1 $(NODE) test/run.ts
 
 check: node_modules ## types and lint
 	@node_modules/.bin/tsc

@@ -9,7 +9,8 @@ import { buildProxyRootfs, buildRootfs } from '../packaging/rootfs.ts';
 import { lanes, last, type Suite, type SuiteName, suites } from './suites.ts';
 
 /**
- * Runs the project's tests, installing what they need first: `run.ts [SUITE...]`, all suites by default. The last line is
+ * Runs the project's tests, installing what they need first: `run.ts [SUITE...]`, all suites by default, then only a sample of the longest
+ * tests unless WHOLE is set (see support/short.ts). The last line is
  * `N passed, N failed, N skipped`; the exit status is 1 on a failure, and with SKIPS=refuse on a skip too. Each suite runs in a
  * process and mount namespace of its own, so that nothing it mounts can stay behind.
  *
@@ -43,6 +44,8 @@ async function main(args: readonly string[]): Promise<number> {
   }
   const all = [...lanes.flat(), last];
   const chosen = args.length === 0 ? all : args.map((one) => find(one).name);
+  const isShort = args.length === 0 && process.env['WHOLE'] === undefined;
+  if (isShort) process.env['FLOCK_TEST'] = 'short';
   const forgotten = Object.keys(suites).filter((one) => !all.some((known) => known === one));
   if (forgotten.length > 0) throw new Error(`no lane has the suites ${forgotten.join(', ')}`);
   for (const suite of chosen.map(find)) if (!isRefused(suite)) await prepare(suite);
@@ -52,6 +55,7 @@ async function main(args: readonly string[]): Promise<number> {
       await runAll(
         all.filter((one) => chosen.includes(one)),
         folder,
+        isShort,
       ),
     );
   } finally {
@@ -61,7 +65,7 @@ async function main(args: readonly string[]): Promise<number> {
 
 type Attempted = { readonly suite: Suite; readonly result: Result };
 
-async function runAll(chosen: readonly SuiteName[], folder: string): Promise<readonly Result[]> {
+async function runAll(chosen: readonly SuiteName[], folder: string, isShort: boolean): Promise<readonly Result[]> {
   const isAlone = chosen.length === 1;
   const attempted: Attempted[] = [];
   // One after the other, as they are counted in this process.
@@ -73,7 +77,10 @@ async function runAll(chosen: readonly SuiteName[], folder: string): Promise<rea
       const file = join(folder, `${suite.name}.txt`);
       if (isShown) console.log(`\n== ${suite.name} ==`);
       const manner: Manner = { output: isShown ? 'inherit' : openSync(file, 'w'), before: isAlone ? [] : suite.beside };
-      attempted.push({ suite, result: await attempt(suite, folder, process.env['GREP'], manner) });
+      const startedMs = performance.now();
+      const result = await attempt(suite, folder, process.env['GREP'] ?? (isShort ? suite.sample : undefined), manner);
+      attempted.push({ suite, result });
+      console.log(`${suite.name} took ${Math.round((performance.now() - startedMs) / 1000)} s`);
       if (!isShown) later.push(`\n== ${suite.name} ==\n${await readFile(file, 'utf8')}`);
     }
   };

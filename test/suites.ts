@@ -11,6 +11,8 @@ export type Suite = {
   readonly needsPlugin: boolean;
   readonly testTimeoutMs: number;
   readonly suiteTimeoutMs: number;
+  /** A regular expression: what runs of it when all suites do, shortly (see support/short.ts); none: everything. */
+  readonly sample?: string;
   /** In front of the command when others run as well: what mostly computes leaves the processors to what has time limits. */
   readonly beside?: readonly string[];
 };
@@ -18,6 +20,10 @@ export type Suite = {
 const minuteMs = 60_000;
 /** For random faults, by people. */
 const askedMinutes = Number(process.env['FLOCK_SOAK_MINUTES'] || 0) + Number(process.env['FLOCK_CHAOS_MINUTES'] || 0);
+
+/** An emulated machine takes ten times as long as this one. What is left out runs on zfs-fuse in `make test`, too. */
+const openzfsSample =
+  'on OpenZFS (quotas|rollback|content marks|life of a replica|streams on their way) |^the zfs backend on OpenZFS|^an operator’s pool';
 
 export const suites = {
   unit: {
@@ -74,6 +80,7 @@ export const suites = {
     needsPlugin: false,
     testTimeoutMs: 60 * minuteMs,
     suiteTimeoutMs: 75 * minuteMs,
+    sample: openzfsSample,
     // Not idle: its commands have time limits, too, though wide ones.
     beside: ['nice', '-n', '10'],
   },
@@ -85,6 +92,7 @@ export const suites = {
     needsPlugin: true,
     testTimeoutMs: 55 * minuteMs,
     suiteTimeoutMs: 60 * minuteMs,
+    sample: 'with the pool that it makes (keeps|snapshots|is killed|is disabled|leaves)',
   },
 } as const satisfies Readonly<Record<string, Suite>>;
 

@@ -8,7 +8,11 @@ import { createZfs } from '../../plugin/storage/zfs/zfs.ts';
 import type { Context } from '../../plugin/volumes/context.ts';
 import { openBtrfsPool } from '../support/btrfs-pool.ts';
 import { type CrashHost, commandsWithFuse, crashSuite } from '../support/crash-points.ts';
+import { isShort } from '../support/short.ts';
 import { startZfsFuse } from '../support/zfs-fuse.ts';
+
+/** Commands of zfs-fuse take long. */
+const stepsApart = isShort ? 4 : 1;
 
 /** Content through the real file system. */
 const throughMount: Pick<CrashHost<Storage>, 'write' | 'read'> = {
@@ -56,5 +60,5 @@ describe('a process that dies before any of its commands (zfs)', () => {
       makeStorage: (burning) => Promise.resolve(createZfs(fuse.config, commandsWithFuse(createCommands(), burning))),
       dispose: fuse.stop,
     };
-  });
+  }, stepsApart);
 });

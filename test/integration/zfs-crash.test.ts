@@ -8,6 +8,7 @@ import { createZfs } from '../../plugin/storage/zfs/zfs.ts';
 import { newId, options, snap, tag } from '../contract/storage/context.ts';
 import { commandsWithFuse, createFuse } from '../support/crash-points.ts';
 import { enterOwnMounts } from '../support/own-mounts.ts';
+import { isShort } from '../support/short.ts';
 import { startZfsFuse, whyNoZfsFuse, type ZfsFuse } from '../support/zfs-fuse.ts';
 
 enterOwnMounts();
@@ -32,7 +33,7 @@ const stepsMax = 60;
     work: (storage: Storage, prepared: T) => Promise<unknown>,
     check: (prepared: T, where: string) => Promise<void>,
   ): Promise<void> {
-    for (let diesAt = 0; diesAt < stepsMax; diesAt += 1) {
+    for (let diesAt = 0; diesAt < stepsMax; diesAt += isShort ? 4 : 1) {
       const prepared = await prepare();
       const fuse = createFuse();
       const doomed = createZfs(host.config, commandsWithFuse(createCommands(), fuse));

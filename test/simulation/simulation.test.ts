@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
+import { isShort } from '../support/short.ts';
 import { breaks, mutations } from './mutations.ts';
 import { runSeeds } from './seeds.ts';
 
 const seedsOfTest = 1_000;
 /** A seed of the controllers takes five times as long. */
-const seedsOf = { plugins: 10_000, controllers: 2_000 };
+const seedsOf = { plugins: 10_000, controllers: isShort ? 500 : 2_000 };
 const first = Number(process.env['FROM'] || 1);
 
 for (const simulation of ['plugins', 'controllers'] as const) {

@@ -97,8 +97,8 @@ export type CrashHost<S extends Storage> = {
 
 const stepsMax = 200;
 
-/** Kills the process at every step of each operation, starts it again, and checks that nothing is left half done and nothing is lost. */
-export function crashSuite<S extends Storage>(makeHost: () => Promise<CrashHost<S>>): void {
+/** Kills the process at every step (or every second, third ... one) of each operation, starts it again, and checks that nothing is left half done and nothing is lost. */
+export function crashSuite<S extends Storage>(makeHost: () => Promise<CrashHost<S>>, every = 1): void {
   let host: CrashHost<S>;
   let fixture: PluginFixture<S>;
   const fuse = createFuse();
@@ -126,7 +126,7 @@ export function crashSuite<S extends Storage>(makeHost: () => Promise<CrashHost<
     operation: () => Promise<unknown>,
     check: (died: string) => Promise<void>,
   ): Promise<void> {
-    for (let diesAt = 0; diesAt < stepsMax; diesAt += 1) {
+    for (let diesAt = 0; diesAt < stepsMax; diesAt += every) {
       await prepare();
       fuse.arm(diesAt);
       const failed = await operation().then(
