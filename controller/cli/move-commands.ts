@@ -79,6 +79,7 @@ async function move(session: Session, service: string, node: string, options: Mo
   };
   const { plan, move: begun } = await controller.send('POST', '/v1/moves', body, movedView);
   if (begun === null) return showPlan(session, plan);
+  for (const warning of plan.warnings) session.note(warning);
   if (options.detach === true) {
     print(begun, () => `Move ${begun.id} has begun: "flockctl moves show ${begun.id}" says how far it is.\n`);
     return;

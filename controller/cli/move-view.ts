@@ -63,7 +63,7 @@ export function formatProgress({ progress }: MoveDoc): string | null {
 }
 
 export function formatPlan(plan: MovePlanView): string {
-  const { service, from, to, containers, volumes, services, obstacles } = plan;
+  const { service, from, to, containers, volumes, services, obstacles, warnings } = plan;
   const published = containers.flatMap((container) => container.published);
   const parts = [
     `${service} would go from ${from} to ${to}.\n`,
@@ -88,6 +88,7 @@ export function formatPlan(plan: MovePlanView): string {
       ? ''
       : `Published ports go along: from then on ${published.join(', ')} is at ${to}. Routes (flock.route) lead there from every node.\n`,
     'What a container has written outside of its volumes is not taken along.\n',
+    warnings.map((warning) => `${warning}.\n`).join(''),
     obstacles.map((obstacle) => `! ${obstacle}\n`).join(''),
   ];
   return parts.filter((part) => part !== '').join('\n');

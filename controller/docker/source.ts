@@ -33,6 +33,8 @@ export type Listed = {
   readonly state: string;
   /** As `docker run --network` has it; `container:ID`: it is in that container's network. */
   readonly networkMode: string;
+  /** Names of all networks that it is in, Docker's own among them. */
+  readonly networks: readonly string[];
   /** Published now, so none of a container that does not run. */
   readonly ports: readonly PublishedPort[];
 };
@@ -49,6 +51,10 @@ const listedSchema = z.array(
     State: z.string().catch(''),
     HostConfig: z
       .object({ NetworkMode: z.string().catch('') })
+      .nullish()
+      .catch(null),
+    NetworkSettings: z
+      .object({ Networks: z.record(z.string(), z.unknown()).nullish() })
       .nullish()
       .catch(null),
     Ports: z
@@ -70,13 +76,14 @@ export function createDockerSource(socketPath: string): DockerSource {
   return {
     async list() {
       const answer = listedSchema.parse(await docker.listContainers({ all: true, ...limited() }));
-      return answer.map(({ Id: id, Names, Labels, Mounts, State: state, HostConfig, Ports }) => ({
+      return answer.map(({ Id: id, Names, Labels, Mounts, State: state, HostConfig, NetworkSettings, Ports }) => ({
         id,
         name: nameOf(Names ?? []),
         labels: Labels ?? {},
         volumeDrivers: (Mounts ?? []).flatMap(({ Driver }) => Driver ?? []),
         state,
         networkMode: HostConfig?.NetworkMode ?? '',
+        networks: Object.keys(NetworkSettings?.Networks ?? {}),
         ports: (Ports ?? []).flatMap(({ IP: ip, PublicPort: port, Type: protocol }) =>
           port == null ? [] : [{ ip, port, protocol }],
         ),

@@ -41,6 +41,8 @@ export const movePlanView = z.object({
   volumes: z.array(z.object({ name: z.string(), hasCopy: z.boolean(), bytes: count.nullable() })),
   services: z.array(z.string()),
   obstacles: z.array(z.string()),
+  /** What keeps nobody from moving it, and is good to know. */
+  warnings: z.array(z.string()).default([]),
 });
 export type MovePlanView = z.infer<typeof movePlanView>;
 

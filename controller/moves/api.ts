@@ -15,7 +15,7 @@ import { type BeginParts, beginMove, readFacts } from './beginning.ts';
 import { type Drainer, drainFacts } from './drainer.ts';
 import type { Mover } from './mover.ts';
 import type { MoveTools } from './ports.ts';
-import type { PreflightAsker } from './preflight.ts';
+import type { Preflight, PreflightAsker } from './preflight.ts';
 import { listMoves } from './records.ts';
 
 /** What flockctl asks of moves, drains and events. Any node answers for all: everything is in the store. */
@@ -36,7 +36,7 @@ const eventsAtOnceMax = 1_000;
 type Handler = (request: Request, signal: AbortSignal) => Promise<unknown> | unknown;
 
 export function createMoveRoutes(parts: MoveApiParts): Router {
-  const { tools, begin, isMember } = parts;
+  const { tools, begin, preflight, isMember } = parts;
   const { store } = tools;
   const router = Router();
   const route = (method: 'get' | 'post', path: string, handler: Handler) =>
@@ -48,9 +48,13 @@ export function createMoveRoutes(parts: MoveApiParts): Router {
   route('post', '/v1/moves', async (request, signal) => {
     const { service, node, dryRun, ...limits } = parseBody(moveBody, request);
     const asked = { service, to: node, limits: limitsOf(limits) };
-    if (dryRun) return { plan: await viewPlan(parts, planMove(asked, await readFacts(begin)), signal), move: null };
+    if (dryRun) {
+      const plan = planMove(asked, await readFacts(begin));
+      return { plan: viewPlan(parts, plan, await preflight.whole(plan, signal)), move: null };
+    }
     const begun = await beginMove(begin, 'operator', (facts) => planMove(asked, facts), signal);
-    return { plan: await viewPlan(parts, begun.plan, null), move: begun.move };
+    const warnings = await preflight.warnings(begun.plan, signal);
+    return { plan: viewPlan(parts, begun.plan, { warnings }), move: begun.move };
   });
   route('get', '/v1/moves', async () => (await listMoves(store)).map(({ doc }) => doc));
   route('get', '/v1/moves/:id', (request, signal) => {
@@ -114,16 +118,15 @@ function limitsOf(asked: { readonly [Key in keyof MoveLimits]?: number | undefin
     : limits;
 }
 
-/** `signal` null: without what only the hosts themselves see. */
-async function viewPlan(
-  { preflight, begin }: MoveApiParts,
+/** `seen`: what only the hosts themselves see, as far as they were asked. */
+function viewPlan(
+  { begin }: MoveApiParts,
   plan: MovePlan,
-  signal: AbortSignal | null,
-): Promise<MovePlanView> {
+  seen: Omit<Partial<Preflight>, 'warnings'> & { readonly warnings: readonly string[] },
+): MovePlanView {
   const { service, from, to, workloads, volumes, services, obstacles } = plan;
   const docs = begin.view.seen()?.volumes;
-  const seen = signal === null ? null : await preflight(plan, signal);
-  const missing = new Set(seen?.imagesMissing);
+  const missing = new Set(seen.imagesMissing);
   return {
     service,
     from,
@@ -133,11 +136,12 @@ async function viewPlan(
       return { name, image: spec.image, bringsImage: missing.has(name), published: [...new Set(published)] };
     }),
     volumes: volumes.map(({ id, name }) => {
-      const found = seen?.volumes.find((volume) => volume.name === name);
+      const found = seen.volumes?.find((volume) => volume.name === name);
       return found ?? { name, hasCopy: docs?.get(id)?.replicas.includes(to) ?? false, bytes: null };
     }),
     services: [...services],
-    obstacles: [...new Set([...obstacles, ...(seen?.obstacles ?? [])])],
+    obstacles: [...new Set([...obstacles, ...(seen.obstacles ?? [])])],
+    warnings: [...seen.warnings],
   };
 }
 

@@ -1,6 +1,8 @@
+import { ownNetworks } from '../model/container-obstacles.ts';
 import { FlockError, messageOf } from '../model/errors.ts';
 import type { MoveDoc } from '../model/move.ts';
 import { portTaken } from '../model/move-plan.ts';
+import { partings } from '../model/neighbours.ts';
 import { conflictOf, isAny, publishedBy } from '../model/published-ports.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import type { MoveTools } from './ports.ts';
@@ -92,6 +94,25 @@ export async function sidecarsOf(
         (sidecar) =>
           `container ${sidecar.name} is in the network of ${name} (--network container:${name}) and can't go with it: remove that one first`,
       ),
+  );
+}
+
+/** On the source: who is left behind that reached the containers by name, or was reached. */
+export async function partingsOf(
+  { docker }: Pick<MoveTools, 'docker'>,
+  workloads: readonly WorkloadDoc[],
+): Promise<readonly string[]> {
+  const running = (await docker.list())
+    .filter(({ state }) => !ended.has(state))
+    .map((one) => ({ ...one, networks: one.networks.filter((name) => !ownNetworks.has(name)) }));
+  const ids = new Set(workloads.map(({ containerId }) => containerId));
+  const going = running.filter(({ id }) => ids.has(id));
+  // Overlay networks know names on all their hosts.
+  const bridges = new Set(workloads.flatMap(({ spec }) => Object.keys(spec.networksNeeded)));
+  const inBridges = going.map((one) => ({ ...one, networks: one.networks.filter((name) => bridges.has(name)) }));
+  return partings(
+    inBridges,
+    running.filter(({ id }) => !ids.has(id)),
   );
 }
 

@@ -188,11 +188,12 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
     async list(): Promise<readonly Listed[]> {
       assertThere();
       return [...containers.values()].map((fake) => {
-        const { Config, Mounts, HostConfig, State } = answerOf(fake) as {
+        const { Config, Mounts, HostConfig, State, NetworkSettings } = answerOf(fake) as {
           Config: { Labels: Record<string, string> };
           Mounts: { Driver: string }[];
           HostConfig: { NetworkMode: string };
           State: { Running: boolean; Status: string };
+          NetworkSettings: { Networks: Record<string, unknown> };
         };
         const isRunning = State.Running;
         return {
@@ -202,6 +203,7 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
           volumeDrivers: Mounts.flatMap(({ Driver }) => Driver ?? []),
           state: State.Status,
           networkMode: HostConfig.NetworkMode,
+          networks: Object.keys(NetworkSettings.Networks),
           ports: isRunning ? publishedBy({ create: { HostConfig } }) : [],
         };
       });

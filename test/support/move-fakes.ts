@@ -121,7 +121,8 @@ export function createFakes(parts: FakeParts) {
               const ports = running ? publishedBy(workload.spec) : [];
               const state = running ? 'running' : 'exited';
               const labels: Record<string, string> = isForeign ? {} : { [workloadLabel]: workload.id };
-              return { id, name, labels, volumeDrivers: [], state, networkMode, ports };
+              const networks = ['bridge', ...Object.keys(workload.spec.networksNeeded)];
+              return { id, name, labels, volumeDrivers: [], state, networkMode, networks, ports };
             },
           );
         },

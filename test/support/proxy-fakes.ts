@@ -71,6 +71,7 @@ export function createFakeDocker(): FakeDocker {
         volumeDrivers: [],
         state: 'running',
         networkMode: 'default',
+        networks: ['bridge'],
         ports: [],
       }));
     },

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { eventKeys } from '../../controller/model/events.ts';
 import { decodeMove, type MoveDoc } from '../../controller/model/move.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
+import { workloadKeys } from '../../controller/model/workload.ts';
 import { askSocket } from '../../controller/socket-request.ts';
 import { volumeDoc, workload } from '../support/move-documents.ts';
 import { createMoveHosts, type MoveHosts } from '../support/move-hosts.ts';
@@ -82,6 +83,21 @@ describe('flockctl and moves', function () {
     hosts.silence('n2');
     assert.match(await hosts.printed('n3', ...asked), /! the controller of n2 could not be asked/);
     assert.deepEqual(await moves(), []);
+  });
+
+  it('says who is left behind that reaches it by name in a network of the host, and moves it', async () => {
+    const shop = { networksNeeded: { shop: { Name: 'shop' } } };
+    const shown = workload('api', 'n1', { spec: shop });
+    await hosts.store.transact([{ kind: 'set', key: workloadKeys.workload(shown.id), value: JSON.stringify(shown) }]);
+    const running = { running: true, exitCode: 0 };
+    const containers = hosts.containers('n1');
+    containers.set(shown.containerId ?? '', { id: shown.containerId ?? '', name: 'api', workload: shown, ...running });
+    const front = workload('front', 'n1', { spec: shop });
+    containers.set('front', { id: 'front', name: 'front', workload: front, isForeign: true, ...running });
+    const warning = /api shares network shop with front: names in it are known on one host only.*flock\.link/;
+    assert.match(await hosts.flockctl('n3', 'move', 'api', 'n2', '--dry-run'), warning);
+    await hosts.flockctl('n3', 'move', 'api', 'n2');
+    assert.deepEqual(hosts.runs('api'), ['n2']);
   });
 
   it('says why a move has turned back, with exit status 1', async () => {
