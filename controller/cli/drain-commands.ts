@@ -47,7 +47,10 @@ export function addDrainCommands(node: Command, session: () => Session): void {
       const ended = await controller.send('POST', path`/v1/nodes/${name}/undrain`, {}, drainNodeView);
       const isLeft = ended.containers.some(({ state }) => state.startsWith('moving'));
       const rest = isLeft ? ' What had not left it yet turns back: "flockctl moves ls".' : '';
-      print(ended, () => `${name} is in use again.${rest}\n`);
+      const start = ended.cordoned
+        ? `${name} is drained no more, but cordoned still: "flockctl node uncordon ${name}" has it used again.`
+        : `${name} is in use again.`;
+      print(ended, () => `${start}${rest}\n`);
     });
 }
 

@@ -52,7 +52,7 @@ export async function removeNode(store: Store, rawName: string, options: Removal
     ];
     const given = entries.filter(({ doc }) => decision.includes(doc));
     const areGiven = await allDone(given, async ({ found, doc }) => {
-      const isGiven = await giveUp(store, found, doc, [...stillDead, tombstone(doc.id, nowMs)]);
+      const isGiven = await giveUp(store, found, doc, [...stillDead, tombstone(doc, nowMs)]);
       if (isGiven) done.push(doc);
       return isGiven;
     });

@@ -69,6 +69,8 @@ export const eventsView = z.object({ events: z.array(eventSchema), cursor: z.str
 export const drainNodeView = z.object({
   node: z.string(),
   draining: z.boolean(),
+  /** By a person, beside the draining. */
+  cordoned: z.boolean().default(false),
   startedAtMs: time.nullable(),
   containers: z.array(z.object({ name: z.string(), state: z.string() })),
   volumes: z.array(z.object({ name: z.string(), state: z.string() })),

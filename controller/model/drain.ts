@@ -78,6 +78,7 @@ export function viewDrain(
   return {
     node,
     draining: doc?.draining === true,
+    cordoned: doc?.cordoned === true,
     startedAtMs: told.startedAtMs,
     containers: [...running, ...resting],
     volumes: choices.map(({ volume, choice }) => {
@@ -163,6 +164,7 @@ function groupOfNow(workloads: readonly WorkloadDoc[], facts: DrainFacts): Group
  */
 function chooseOther(workloads: readonly WorkloadDoc[], moves: readonly MoveDoc[], facts: DrainFacts): Choice {
   const lately = moves
+    .filter(({ from }) => from === workloads[0]?.node)
     .filter(({ failure, stepSinceMs }) => failure !== null && facts.nowMs - stepSinceMs < lateMs)
     .toSorted((a, b) => b.stepSinceMs - a.stepSinceMs);
   const inVain = lately.filter(hasStoppedInVain);

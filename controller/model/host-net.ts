@@ -1,3 +1,4 @@
+import { z } from 'zod';
 import type { PublishedPort } from './published-ports.ts';
 
 /** What a host's network has already, as Linux tells it (proc_net(5)). Pure. */
@@ -13,16 +14,35 @@ export function parseSockets(text: string, protocol: 'tcp' | 'udp'): readonly Pu
   });
 }
 
-/** Where this host has routes to, of /proc/net/route: IPv4 subnets such as `10.0.0.0/24`, without the default route. */
+/**
+ * IPv4 subnets such as `10.0.0.0/24` that this host is in itself, of /proc/net/route. Not those behind gateways: such a route often covers
+ * far more than is there, and people count on the narrower one of a network before it.
+ */
 export function parseRoutes(text: string): readonly string[] {
-  return rowsOf(text).flatMap(([, destination = '', , , , , , mask = '']) => {
+  return rowsOf(text).flatMap(([, destination = '', gateway, flags = '', , , , mask = '']) => {
     const length = bytesOf(mask)
       .map((byte) => byte.toString(2))
       .join('')
       .replaceAll('0', '').length;
-    return length === 0 ? [] : [`${addressOf(destination)}/${length}`];
+    const isOwn = gateway === '00000000' && (Number.parseInt(flags, 16) & rejecting) === 0;
+    return length < lengthMin || !isOwn ? [] : [`${addressOf(destination)}/${length}`];
   });
 }
+
+const networkSchema = z.object({
+  IPAM: z.object({ Config: z.array(z.object({ Subnet: z.string().nullish() })).nullish() }).nullish(),
+});
+
+/** Of the body of `POST /networks/create`. */
+export function subnetsOf(network: unknown): readonly string[] {
+  const config = networkSchema.safeParse(network).data?.IPAM?.Config ?? [];
+  return config.flatMap(({ Subnet }) => Subnet ?? []);
+}
+
+/** RTF_REJECT of linux/route.h. */
+const rejecting = 0x200;
+/** Of the halves of all addresses that VPNs take. */
+const lengthMin = 8;
 
 /** Whether two IPv4 subnets have addresses in common. What is no such subnet meets nothing. */
 export function doSubnetsMeet(one: string, other: string): boolean {
@@ -63,7 +83,7 @@ function addressOf(hex: string): string {
   return canonicalIp(groups.map((group) => group.toString(16)).join(':'));
 }
 
-/** One text for each address. What is no address stays as it is. */
-export function canonicalIp(ip: string): string {
+/** One text for each address. */
+function canonicalIp(ip: string): string {
   return URL.canParse(`http://[${ip}]`) ? new URL(`http://[${ip}]`).hostname.slice(1, -1) : ip;
 }

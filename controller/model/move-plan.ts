@@ -45,6 +45,8 @@ export type PlanRequest = { readonly service: string; readonly to: string; reado
 /** Of the pause, for everything but the containers' own stopping: last difference, transaction, start. */
 export const pauseReserveMs = 5_000;
 const pauseMsMin = 5_000;
+/** Until all nodes hold requests. */
+const acknowledgedMs = 3_000;
 /** A longer one would keep clients waiting that have given up. */
 export const movePauseMsMax = 120_000;
 const copyMsMin = 1_000;
@@ -93,7 +95,8 @@ export function planGroup(
     obstacles: [
       ...nodeObstacles(from, source, target, volumes.length > 0),
       ...controllerObstacles(source, target),
-      ...workloads.flatMap((workload) => workloadObstacles(workload, workloads, facts, target, limits)),
+      ...workloads.flatMap((workload) => workloadObstacles(workload, workloads, facts, target)),
+      ...stopObstacles(workloads, limits),
       ...volumes.flatMap((volume) => volumeObstacles(volume, from, target, facts.volumes)),
       ...sizeObstacles(workloads, volumes.length),
     ],
@@ -132,15 +135,20 @@ export function drainMsOf({ pauseMs, drainMs }: MoveLimits, workloads: readonly 
   return Math.max(0, Math.min(drainMs, pauseMs / 2, pauseMs - stopMsOf(workloads) - pauseReserveMs));
 }
 
-/** For moves that nobody gives a time: the longest stop has its place in the pause, as far as any pause may go. */
+/** For moves that nobody gives a time: all stops have their place in the pause, one after the other, as far as any pause may go. */
 export function limitsFor(workloads: readonly WorkloadDoc[]): MoveLimits {
-  const neededMs = stopMsOf(workloads) + pauseReserveMs;
-  return { ...moveLimitsDefault, pauseMs: Math.min(movePauseMsMax, Math.max(moveLimitsDefault.pauseMs, neededMs)) };
+  const { pauseMs, drainMs } = moveLimitsDefault;
+  const stopsMs = runningOf(workloads).reduce((sum, { spec }) => sum + 1000 * spec.stopSeconds, 0);
+  const neededMs = acknowledgedMs + drainMs + stopsMs + pauseReserveMs;
+  return { ...moveLimitsDefault, pauseMs: Math.min(movePauseMsMax, Math.max(pauseMs, neededMs)) };
+}
+
+function runningOf(workloads: readonly WorkloadDoc[]): readonly WorkloadDoc[] {
+  return workloads.filter(({ wanted }) => wanted === 'running');
 }
 
 function stopMsOf(workloads: readonly WorkloadDoc[]): number {
-  const running = workloads.filter(({ wanted }) => wanted === 'running');
-  return 1000 * Math.max(0, ...running.map(({ spec }) => spec.stopSeconds));
+  return 1000 * Math.max(0, ...runningOf(workloads).map(({ spec }) => spec.stopSeconds));
 }
 
 export function nodeObstacles(
@@ -184,28 +192,34 @@ function workloadObstacles(
   group: readonly WorkloadDoc[],
   facts: PlanFacts,
   target: PlanNode,
-  limits: MoveLimits,
 ): readonly string[] {
-  const { name, move, spec, wanted } = workload;
+  const { name, move } = workload;
   const obstacles = workload.obstacles.map((obstacle) => `container ${name}: ${obstacle}`);
   if (move !== null) obstacles.push(`container ${name} is part of move ${move}: "flockctl moves show ${move}"`);
   if (workload.containerId === null)
     obstacles.push(
       `container ${name} has still to be made on ${workload.node}: "flockctl events" says what it waits for`,
     );
-  const stopMs = 1000 * spec.stopSeconds;
-  if (wanted === 'running' && stopMs + pauseReserveMs > limits.pauseMs)
-    obstacles.push(
-      `container ${name} may take ${formatDuration(stopMs)} to stop, and the pause is ${formatDuration(limits.pauseMs)}: ${
-        stopMs + pauseReserveMs <= movePauseMsMax
-          ? `use --timeout ${formatDuration(stopMs + pauseReserveMs)} or longer`
-          : `no pause is longer than ${formatDuration(movePauseMsMax)}, so it needs a shorter --stop-timeout`
-      }`,
-    );
   const other = facts.workloads.find((one) => one.node === target.name && one.name === name && !group.includes(one));
   if (other !== undefined)
     obstacles.push(`there is another container ${name} on ${target.name}: rename or remove one of them`);
   return [...obstacles, ...portObstacles(workload, group, facts, target)];
+}
+
+/** Of several, which are stopped one after the other, the longest: that each takes all of its time at once is not to be expected. */
+function stopObstacles(workloads: readonly WorkloadDoc[], { pauseMs }: MoveLimits): readonly string[] {
+  return runningOf(workloads).flatMap(({ name, spec }) => {
+    const stopMs = 1000 * spec.stopSeconds;
+    const neededMs = stopMs + pauseReserveMs;
+    if (neededMs <= pauseMs) return [];
+    const way =
+      neededMs <= movePauseMsMax
+        ? `use --timeout ${formatDuration(neededMs)} or longer`
+        : `no pause is longer than ${formatDuration(movePauseMsMax)}, so it needs a shorter --stop-timeout`;
+    return [
+      `container ${name} may take ${formatDuration(stopMs)} to stop, and the pause is ${formatDuration(pauseMs)}: ${way}`,
+    ];
+  });
 }
 
 /** As far as flock looks after those that have them; what else runs on the target is seen there. */

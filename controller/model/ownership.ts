@@ -123,6 +123,7 @@ function dutyOfReplica(me: NodeName, seen: Seen | null, record: VolumeRecord): D
 export function orphanDutyOf(seen: {
   /** Whether the store lists this node: one that does not is not the store of this cluster, or not yet again. */
   readonly isMember: boolean;
+  /** In the epoch of the copy, or later. */
   readonly isRemoved: boolean;
   readonly forMs: number;
 }): 'keep' | 'destroy' | 'stash' {

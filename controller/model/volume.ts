@@ -51,6 +51,8 @@ export type Phase =
         readonly common: SnapshotName | null;
         readonly isCovered: boolean;
       } | null;
+      /** The store is being asked to make this node the owner, or was by a process that did not live to see the answer. */
+      readonly taking?: true | undefined;
     }
   /** What this node had written that is not in the surviving history of the volume `of`. */
   | {
@@ -143,6 +145,7 @@ const phaseSchema: z.ZodType<Phase> = z.discriminatedUnion('kind', [
     stashing: z
       .object({ aside: datasetId, common: snapshotName.nullable(), isCovered: z.boolean().default(false) })
       .nullable(),
+    taking: z.literal(true).optional(),
   }),
   z.object({
     kind: z.literal('stashed'),

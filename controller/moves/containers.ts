@@ -1,5 +1,6 @@
 import { ownNetworks } from '../model/container-obstacles.ts';
 import { FlockError, messageOf } from '../model/errors.ts';
+import { doSubnetsMeet, subnetsOf } from '../model/host-net.ts';
 import type { MoveDoc } from '../model/move.ts';
 import { portTaken } from '../model/move-plan.ts';
 import { partings } from '../model/neighbours.ts';
@@ -54,7 +55,14 @@ export async function portsTaken(
   const [listed, sockets] = await Promise.all([docker.list(), net.sockets()]);
   const found = running.map(async ({ name, spec }) => {
     const wanted = publishedBy(spec);
-    const owned = await Promise.all(wanted.map(({ ip }) => ip === '' || isAny(ip) || net.isOwn(ip)));
+    // A network's own address comes with the network.
+    const coming = Object.values(spec.networksNeeded).flatMap(subnetsOf);
+    const owned = await Promise.all(
+      wanted.map(({ ip }) => {
+        if (ip === '' || isAny(ip) || coming.some((subnet) => doSubnetsMeet(`${ip}/32`, subnet))) return true;
+        return net.isOwn(ip);
+      }),
+    );
     const strange = wanted.filter((_, index) => owned[index] === false);
     const others = listed.flatMap((other) => {
       const taken = conflictOf(wanted, other.ports);

@@ -20,7 +20,7 @@ const bodySchema = z.strictObject({
   to: z.string().transform(parseNodeName),
   workloads: z.array(workloadIdSchema).max(64),
   /** Only the warnings. */
-  isBrief: z.boolean().default(false),
+  isBrief: z.boolean().optional(),
 });
 type Body = z.infer<typeof bodySchema>;
 
@@ -75,7 +75,8 @@ export function createPreflight(tools: PreflightTools, ask: AskController): Pref
   }
 
   const askedOf = ({ to, workloads }: MovePlan, isBrief: boolean) => ({
-    ...{ to, isBrief, workloads: workloads.map(({ id }) => id) },
+    ...{ to, workloads: workloads.map(({ id }) => id) },
+    ...(isBrief ? { isBrief } : {}),
   });
 
   return {
@@ -110,7 +111,7 @@ async function lookAtSource(
   signal: AbortSignal,
 ): Promise<Preflight> {
   const warnings = [...(await partingsOf(tools, workloads))];
-  if (isBrief) return { ...nothing, warnings };
+  if (isBrief === true) return { ...nothing, warnings };
   const names = new Set(workloads.flatMap(({ volumes }) => volumes.map(({ name }) => name)));
   const members = workloads.flatMap(({ name, containerId: id }) => (id === null ? [] : [{ name, id }]));
   const limit = AbortSignal.any([signal, AbortSignal.timeout(estimateMsMax)]);

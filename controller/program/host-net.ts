@@ -1,14 +1,15 @@
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { networkInterfaces } from 'node:os';
-import { canonicalIp, parseRoutes, parseSockets } from '../model/host-net.ts';
+import { parseRoutes, parseSockets } from '../model/host-net.ts';
 import type { PublishedPort } from '../model/published-ports.ts';
 
 /** What the host's network has already, beside what Docker knows of. The program has the network of the host. */
 export type HostNet = {
   /** Sockets that wait for connections or packets. */
   sockets(): Promise<readonly PublishedPort[]>;
-  /** IPv4 subnets with routes. */
-  routes(): Promise<readonly string[]>;
+  /** IPv4 subnets that it is in. */
+  subnets(): Promise<readonly string[]>;
   /** Whether sockets can have this address here. */
   isOwn(address: string): Promise<boolean>;
 };
@@ -26,16 +27,21 @@ export const hostNet: HostNet = {
     const read = files.map(async ([file, protocol]) => parseSockets(await textOf(`${proc}/${file}`), protocol));
     return (await Promise.all(read)).flat();
   },
-  async routes() {
+  async subnets() {
     return parseRoutes(await textOf(`${proc}/route`));
   },
   async isOwn(address) {
-    if (/^127\./.test(address)) return true;
-    const own = Object.values(networkInterfaces()).flatMap((found) => found ?? []);
-    if (own.some((one) => canonicalIp(one.address) === canonicalIp(address))) return true;
-    // Of hosts to which addresses come and go (keepalived).
-    const family = address.includes(':') ? 'ipv6' : 'ipv4';
-    return (await textOf(`/proc/sys/net/${family}/ip_nonlocal_bind`)).trim() === '1';
+    const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
+    try {
+      socket.bind({ address, port: 0, exclusive: true });
+      await once(socket, 'listening');
+      return true;
+    } catch (error) {
+      // What else keeps it from being bound is not for this to say.
+      return !(error instanceof Error && 'code' in error && error.code === 'EADDRNOTAVAIL');
+    } finally {
+      socket.close();
+    }
   },
 };
 

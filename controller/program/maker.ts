@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { createBodyOf, workloadLabel } from '../model/container-spec.ts';
 import { FlockError, hasCode } from '../model/errors.ts';
-import { doSubnetsMeet } from '../model/host-net.ts';
+import { doSubnetsMeet, subnetsOf } from '../model/host-net.ts';
 import { quote } from '../model/names.ts';
 import type { ContainerSpec, WorkloadDoc } from '../model/workload.ts';
 import type { Docker } from './docker.ts';
@@ -29,7 +29,7 @@ type MakerDocker = Pick<
   | 'setRestartPolicy'
 >;
 
-export function createMaker(docker: MakerDocker, net: Pick<HostNet, 'routes'>): Maker {
+export function createMaker(docker: MakerDocker, net: Pick<HostNet, 'subnets'>): Maker {
   /** A name that means the image, so that the container shows what the user called it; else its id. */
   async function imageOf(spec: ContainerSpec, name: string): Promise<string> {
     const [named, present] = await Promise.all([docker.image(spec.image), docker.image(spec.imageId)]);
@@ -46,18 +46,26 @@ export function createMaker(docker: MakerDocker, net: Pick<HostNet, 'routes'>): 
     for (const [name, body] of Object.entries(spec.networksNeeded)) {
       if ((await docker.network(name)) !== null) continue;
       const asked = body as Readonly<Record<string, unknown>>;
-      const isFixed = hasFixedAddress(spec, name);
       // Nobody asked for certain addresses: others do as well.
       const other = { ...asked, IPAM: { Driver: 'default', Options: {}, Config: [] } };
-      const met = meeting(asked, await net.routes());
-      if (met !== null && isFixed) throw addressesTaken(name, met);
-      await docker.createNetwork(met === null ? asked : other).catch(async (error: unknown) => {
-        if ((await docker.network(name)) !== null) return;
-        // Another network here has its addresses.
-        if (!hasCode(error, 'docker-failed') || isFixed || met !== null) throw error;
-        await docker.createNetwork(other);
-      });
+      const bodies = hasFixedAddress(spec, name)
+        ? [asked]
+        : doesMeet(asked, await net.subnets())
+          ? [other, asked]
+          : [asked, other];
+      await makeNetwork(name, bodies);
     }
+  }
+
+  /** As the first of these bodies that Docker takes: another network of this host may have the addresses. */
+  async function makeNetwork(name: string, bodies: readonly Readonly<Record<string, unknown>>[]): Promise<void> {
+    for (const [index, body] of bodies.entries())
+      try {
+        return await docker.createNetwork(body);
+      } catch (error) {
+        if ((await docker.network(name)) !== null) return;
+        if (!hasCode(error, 'docker-failed') || index === bodies.length - 1) throw error;
+      }
   }
 
   /** What an earlier call has made, before it could say so. What is to be put away and has the name is put away first. */
@@ -113,26 +121,7 @@ function hasFixedAddress({ create, networks }: ContainerSpec, name: string): boo
   return Object.keys(endpointSchema.safeParse(main ?? networks[name]).data?.IPAMConfig ?? {}).length > 0;
 }
 
-type Meeting = { readonly subnet: string; readonly route: string };
-
-const bodySchema = z.object({
-  IPAM: z.object({ Config: z.array(z.object({ Subnet: z.string().nullish() })).nullish() }).nullish(),
-});
-
-/** Docker makes a network whose addresses it is told over any route of the host: what is behind that is not reached any more. */
-function meeting(body: Readonly<Record<string, unknown>>, routes: readonly string[]): Meeting | null {
-  const subnets = bodySchema.safeParse(body).data?.IPAM?.Config?.map(({ Subnet }) => Subnet ?? '') ?? [];
-  for (const subnet of subnets) {
-    const route = routes.find((one) => doSubnetsMeet(subnet, one));
-    if (route !== undefined) return { subnet, route };
-  }
-  return null;
-}
-
-function addressesTaken(name: string, { subnet, route }: Meeting): FlockError {
-  return new FlockError(
-    'docker-failed',
-    `network ${name} can't be made here: its addresses ${subnet} meet ${route}, to which this host has a route, and a container has a fixed one of them (--ip). Give the network other addresses`,
-    { name, subnet, route },
-  );
+/** Docker makes a network whose addresses it is told also over those of the host's own ones: who is there is not reached any more. */
+function doesMeet(body: unknown, own: readonly string[]): boolean {
+  return subnetsOf(body).some((subnet) => own.some((one) => doSubnetsMeet(subnet, one)));
 }

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { isRemoved } from '../../controller/cluster/tombstones.ts';
+import { removedEpoch } from '../../controller/cluster/tombstones.ts';
 import {
   type AliveDoc,
   decodeAlive,
@@ -27,8 +27,8 @@ export type Directory = {
   nodes(): Iterable<SeenNode>;
   /** A fresh look at one volume; null: the store has no such. Throws `store-unavailable`. */
   look(id: DatasetId): Promise<SeenVolume | null>;
-  /** Whether somebody has removed the volume, by a fresh look. Throws `store-unavailable`. */
-  isRemoved(id: DatasetId): Promise<boolean>;
+  /** The last epoch of a volume that somebody has removed, by a fresh look; null: nobody has. Throws `store-unavailable`. */
+  removedEpoch(id: DatasetId): Promise<number | null>;
   /** How this node's session relates to what was seen. */
   seen(volume: SeenVolume, session: SessionId | null): Seen;
   /** Whether everything has been seen once since the start. */
@@ -195,7 +195,7 @@ export function createDirectory({ store, clock, cache, onChange, log }: Director
       const entry = await store.get(keys.volume(id), { fresh: true });
       return entry === null ? null : toVolume(entry);
     },
-    isRemoved: (id) => isRemoved(store, id),
+    removedEpoch: (id) => removedEpoch(store, id),
     seen: ({ doc, session: locker }, session) => ({
       doc,
       lock: locker === null ? 'free' : locker === session ? 'ours' : 'other',

@@ -213,7 +213,8 @@ export function createDuties(parts: DutyParts): Duties {
 
   async function discardOrphan(record: VolumeRecord, signal: AbortSignal): Promise<void> {
     const { id, name } = record;
-    const isRemoved = await directory.isRemoved(id);
+    const removed = await directory.removedEpoch(id);
+    const isRemoved = removed !== null && record.epoch <= removed;
     const now = clock.bootMs();
     const sinceMs = orphans.get(id) ?? now;
     const duty = orphanDutyOf({ isMember: directory.node(node) !== null, isRemoved, forMs: now - sinceMs });

@@ -52,9 +52,11 @@ export function createPromises({ clock, peers, proofs, directory, state, timing,
   const startedMs = clock.bootMs();
   let isAsking = false;
 
-  /** A predecessor of this process may have asked the store for it without an answer. Whoever has locked it since has made that void. */
+  /** A predecessor of this process has asked the store for it, and has seen no answer. Whoever has locked it since has made that void. */
   function mayBeTaken(id: DatasetId): boolean {
-    return clock.bootMs() < startedMs + lateMsMax && (directory.volume(id)?.session ?? null) === null;
+    const phase = state.byId(id)?.phase;
+    const isAsked = phase?.kind === 'replica' && phase.taking === true;
+    return isAsked && clock.bootMs() < startedMs + lateMsMax && (directory.volume(id)?.session ?? null) === null;
   }
 
   async function ask(signal: AbortSignal): Promise<void> {

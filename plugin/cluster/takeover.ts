@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
-import { FlockError, unreachable } from '../../controller/model/errors.ts';
+import { FlockError, hasCode, unreachable } from '../../controller/model/errors.ts';
 import type { FailoverDecision, FailoverInput } from '../../controller/model/failover.ts';
-import { type NodeName, quote, type VolumeName } from '../../controller/model/names.ts';
+import { type DatasetId, type NodeName, quote, type VolumeName } from '../../controller/model/names.ts';
 import { formatDuration } from '../../controller/model/quantity.ts';
 import { lastReached } from '../../controller/model/replication.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
@@ -79,19 +79,27 @@ export function createTakeover(parts: TakeoverParts): Takeover {
         const reached = lastReached(await storage.snapshots(doc.id));
         const last = decide();
         if (last.kind !== 'take') return { last };
-        // A node that could not note it (a full disk) would be the owner and never have the volume, and keep it from others by being alive.
-        const before = state.byId(doc.id);
-        if (before !== undefined) state.commit({ put: [before] });
-        const taken = await transitions.take(seen, reached, why.cause);
+        // Also so that a node that can note nothing (a full disk) does not become an owner that never has the volume.
+        note(doc.id, { taking: true });
+        const taken = await transitions.take(seen, reached, why.cause).catch((error: unknown) => {
+          if (hasCode(error, 'not-owner')) note(doc.id, {});
+          throw error;
+        });
         // From here on its old owner is refused, whenever it becomes the volume.
-        const copy = state.byId(doc.id);
-        if (copy?.phase.kind === 'replica') state.commit({ put: [{ ...copy, epoch: taken.epoch }] });
+        note(doc.id, {}, taken.epoch);
         return { last, taken };
       });
       if (done.taken === undefined) return { kind: 'not', doc, decision: done.last };
       report(seen, why, known, done.last.lossMs, done.taken.epoch);
       return { kind: 'done', decision: done.last, record: await duties.promote(record, { ...seen, doc: done.taken }) };
     });
+  }
+
+  function note(id: DatasetId, taking: { readonly taking?: true }, epoch?: number): void {
+    const record = state.byId(id);
+    if (record?.phase.kind !== 'replica') return;
+    const { kind, owner, stashing } = record.phase;
+    state.commit({ put: [{ ...record, epoch: epoch ?? record.epoch, phase: { kind, owner, stashing, ...taking } }] });
   }
 
   /** The record of the copy. Throws `no-place` where there is none that could be taken. */

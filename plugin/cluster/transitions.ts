@@ -109,6 +109,8 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
         { kind: 'compare-and-set', key: keys.name(record.name), value: record.id, index: null },
         { kind: 'compare-and-set', key: keys.volume(record.id), value: encode(doc), index: null },
         { kind: 'lock', key: keys.volume(record.id), value: encode(doc), session },
+        // Of one that was given up, and comes back.
+        { kind: 'delete', key: keys.removed(record.id) },
       ]);
       if (claimed) return doc;
       const holder = await store.get(keys.name(record.name), { fresh: true });
@@ -167,12 +169,12 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
         const holder = await store.get(keys.name(volume.doc.name), { fresh: true });
         const outcome = await store.transact([
           { kind: 'compare-and-delete', key: keys.volume(id), index: volume.index },
-          tombstone(id, clock.nowMs()),
+          tombstone(volume.doc, clock.nowMs()),
           ...(holder?.value === id
             ? [{ kind: 'compare-and-delete', key: holder.key, index: holder.index } as const]
             : []),
         ]);
-        if (outcome.kind === 'done') return void (await prune());
+        if (outcome.kind === 'done') return void prune();
         if (attempt === attemptsMax)
           throw new FlockError('not-owner', `the store refused to remove volume ${id}: ${outcome.reason}`);
       }

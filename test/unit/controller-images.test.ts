@@ -271,9 +271,8 @@ describe('a container that is made', () => {
     };
     const refusing = createMaker({ ...docker, createNetwork: () => Promise.reject(overlap) }, quietNet);
     await fails(refusing.make(strict), 'docker-failed', /Pool overlaps/);
-    // Docker itself would make it over what the host reaches that way.
-    const routed = { ...quietNet, routes: async () => ['10.0.0.0/24', '172.20.0.0/14'] };
-    await fails(createMaker(docker, routed).make(strict), 'docker-failed', /172\.20\.0\.0\/16 meet 172\.20\.0\.0\/14/);
+    // Docker itself would make it over what the host is in.
+    const near = { ...quietNet, subnets: async () => ['10.0.0.0/24', '172.20.0.0/14'] };
     const away = { lan: { Name: 'lan', IPAM: { Driver: 'default', Config: [{ Subnet: '172.20.8.0/24' }] } } };
     const made: number[] = [];
     const counting: FakeEngine['createNetwork'] = async (body) => {
@@ -281,8 +280,25 @@ describe('a container that is made', () => {
       await docker.createNetwork(body);
     };
     const free = { ...web, name: 'free', spec: { ...web.spec, networksNeeded: away } };
-    await createMaker({ ...docker, createNetwork: counting }, routed).make(free);
+    await createMaker({ ...docker, createNetwork: counting }, near).make(free);
     assert.deepEqual(made, [0]);
+    // Where Docker has no other addresses left, and where a container has one of them.
+    const asking: FakeEngine['createNetwork'] = async (body) => {
+      const { length } = (body['IPAM'] as { Config: unknown[] }).Config;
+      made.push(length);
+      if (length === 0) throw new FlockError('docker-failed', 'no available network', { status: 404 });
+    };
+    made.length = 0;
+    const renamed = {
+      ...free,
+      name: 'again',
+      spec: { ...free.spec, networksNeeded: { wan: { ...away.lan, Name: 'wan' } } },
+    };
+    await createMaker({ ...docker, createNetwork: asking }, near).make(renamed);
+    assert.deepEqual(made, [0, 1]);
+    made.length = 0;
+    await createMaker({ ...docker, createNetwork: counting }, near).make(strict);
+    assert.deepEqual(made, [1]);
   });
 });
 

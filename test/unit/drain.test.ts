@@ -90,7 +90,8 @@ describe('draining a node', () => {
   it('gives a long stop its time', () => {
     const slow = workload('slow', 'n1', { spec: { stopSeconds: 60 } });
     assert.deepEqual(decided({ workloads: [slow] }).moves.length, 1);
-    assert.equal(limitsFor([slow]).pauseMs, 65_000);
+    assert.equal(limitsFor([slow]).pauseMs, 78_000, 'and requests that run theirs');
+    assert.equal(limitsFor([slow, web]).pauseMs, 88_000);
     assert.equal(limitsFor([web]).pauseMs, 30_000);
     const never = workload('never', 'n1', { spec: { stopSeconds: 86_400 } });
     assert.match(

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { pruneTombstones, tombstone } from '../../controller/cluster/tombstones.ts';
+import { pruneTombstones, removedEpoch, tombstone } from '../../controller/cluster/tombstones.ts';
 import { keys } from '../../controller/model/cluster.ts';
 import type { DatasetId } from '../../controller/model/names.ts';
 import { orphanDutyOf, orphansKeptMs } from '../../controller/model/ownership.ts';
@@ -45,8 +45,11 @@ describe('copies of volumes that the store knows nothing of', () => {
     await until('it is told', waitMs, () => (told().length > 0 ? true : undefined));
     assert.match(told()[0]?.text ?? '', /nobody has removed it: its copy here is kept/);
     assert.ok((await hasCopy(id)) && !isGoing(id));
-    // With a tombstone it goes.
-    await cluster.client.transact([tombstone(id, Date.now())]);
+    // It was removed before, and had come back since.
+    await cluster.client.transact([tombstone({ id, epoch: 0 }, Date.now())]);
+    assert.equal(await removedEpoch(cluster.client, id), 0);
+    // With a tombstone of its own time it goes.
+    await cluster.client.transact([tombstone({ id, epoch: 9 }, Date.now())]);
     await until('the copy goes', waitMs, () => (isGoing(id) ? true : undefined));
     assert.equal(told().length, 1);
   });
@@ -78,7 +81,7 @@ describe('copies of volumes that the store knows nothing of', () => {
       ['old.00000001', 1],
       ['new.00000002', 20],
     ] as const)
-      await store.transact([tombstone(id as DatasetId, day * dayMs)]);
+      await store.transact([tombstone({ id: id as DatasetId, epoch: 1 }, day * dayMs)]);
     await pruneTombstones(store, 40 * dayMs);
     assert.deepEqual(
       (await store.list(`${keys.allRemoved}/`)).map(({ key }) => key),
