@@ -26,9 +26,9 @@ for (const simulation of ['plugins', 'controllers'] as const) {
 }
 
 describe('the simulation finds', () => {
-  for (const { name, of = 'plugins', seedsMax, rules } of mutations) {
+  for (const { name, of = 'plugins', from = 1, seedsMax, rules } of mutations) {
     it(name, async () => {
-      const { failures } = await runSeeds({ of, from: 1, count: seedsMax, mutation: name });
+      const { failures } = await runSeeds({ of, from, count: seedsMax, mutation: name });
       const isFound = failures.some(({ failure }) => breaks(failure, rules));
       assert.ok(isFound, `no seed of ${seedsMax} failed by ${rules.join(' or ')}: ${failures[0]?.failure}`);
     });

@@ -118,7 +118,9 @@ export function rollbacks(members: () => Members): void {
       await createVolume(n(2), 'filler', ['replicas=0']);
       const { freeBytes } = poolView.parse(await n(2).json('df'));
       const mebibytes = Math.floor((freeBytes ?? 0) / 2 ** 20) - 80;
-      await n(2).sh('filler', `fallocate -l ${mebibytes}M /data/blob && sync`);
+      // Others may have taken some of it meanwhile.
+      const less = 'm=$((m-20)); test $m -gt 0 || exit 1';
+      await n(2).sh('filler', `m=${mebibytes}; until fallocate -l $\{m}M /data/blob; do ${less}; done; sync`);
       const sum = await fill(n(1), web.volume, 200);
       const loads = loadCounter(hosts(), web);
       const moving = startMove(members(), n(1), 'web', n(2));
