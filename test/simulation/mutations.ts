@@ -89,6 +89,7 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/unanswered.ts',
     changes: [{ from: 'settle(doc.id, (other) => other === doc);', to: 'settle(doc.id, () => true);' }],
     rules: ['I1', 'I2'],
+    from: 3_401,
     seedsMax: 4_000,
   },
   {
@@ -201,7 +202,7 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     rules: ['F4'],
-    from: 3_001,
+    from: 3_351,
     seedsMax: 2_000,
   },
   {
