@@ -48,7 +48,11 @@ export function onCluster(
       const cluster = await startCluster({ backend, labels: memberLabels, proxy });
       members = { backend, cluster, n: cluster.host };
     });
-    after(async () => await members?.cluster.dispose());
+    after(async function () {
+      // After a long chaos there are many snapshots to let go of.
+      this.timeout(disposeMsMax);
+      await members?.cluster.dispose();
+    });
     afterEach(async function () {
       if (this.currentTest?.state === 'failed') await tellLogs(running(), this.currentTest.err);
       await clean(running()).catch(async (error: Error) => {
@@ -59,6 +63,8 @@ export function onCluster(
     for (const group of groups) group(running);
   });
 }
+
+const disposeMsMax = 600_000;
 
 /** Ends all faults and containers, and waits for a cluster that is well; its volumes are removed. */
 export async function clean(members: Members): Promise<void> {
