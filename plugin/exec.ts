@@ -41,6 +41,9 @@ const stdoutBytesMax = 32 * 1024 * 1024;
 const stderrBytesMax = 64 * 1024;
 /** More parallel storage commands only wait for each other in the kernel. */
 const commandsMax = 8;
+const killMs = 2_000;
+/** What was killed and has not ended by then waits in the kernel for a disk that does not answer, and may do so for ever. */
+const stuckMs = 3_000;
 
 export type Commands = {
   /** Runs a short command without a shell and answers its stdout. Throws CommandError. */
@@ -56,10 +59,19 @@ export type Commands = {
 
 /** `env` is added to the process's own; `LC_ALL=C` always is, because error texts are parsed. */
 export function createCommands(env: Readonly<Record<string, string>> = {}): Commands {
-  const slots = createSlots(commandsMax);
+  const slots = createPatientSlots(commandsMax);
   const environment = { ...env, LC_ALL: 'C' };
   return {
-    run: (file, args, options = {}) => slots(() => runOnce(file, args, options, environment)),
+    run: (file, args, options = {}) => {
+      const timeoutMs = options.timeoutMs ?? commandTimeoutMs;
+      const fail = (reason: string) =>
+        new CommandError({ file, args, exitCode: null, stderr: '', timedOut: true, reason });
+      return slots(() => runOnce(file, args, { ...options, timeoutMs }, environment), {
+        limitMs: timeoutMs + killMs + stuckMs,
+        late: () => fail(`no answer within ${timeoutMs} ms, and it can't be ended: does the disk answer?`),
+        full: () => fail(`${commandsMax} commands before it can't be ended: does the disk answer?`),
+      });
+    },
     stream: (file, args, stdio, signal) => streamOnce(file, args, stdio, signal, { ...process.env, ...environment }),
   };
 }
@@ -67,17 +79,16 @@ export function createCommands(env: Readonly<Record<string, string>> = {}): Comm
 async function runOnce(
   file: string,
   args: readonly string[],
-  options: RunOptions,
+  options: RunOptions & { readonly timeoutMs: number },
   env: Readonly<Record<string, string>>,
 ): Promise<string> {
-  const timeoutMs = options.timeoutMs ?? commandTimeoutMs;
+  const { timeoutMs } = options;
   try {
     const result = await execa(file, args, {
       env,
       stdin: 'ignore',
       timeout: timeoutMs,
-      // A D-state child can't be killed; don't wait for it for ever.
-      forceKillAfterDelay: 2_000,
+      forceKillAfterDelay: killMs,
       // execa builds its error text from everything it has buffered, so both streams are bounded.
       maxBuffer: { stdout: options.stdoutBytesMax ?? stdoutBytesMax, stderr: stderrBytesMax },
       stripFinalNewline: true,
@@ -153,4 +164,47 @@ export function createSlots(max: number): <T>(work: () => Promise<T>) => Promise
       else next();
     }
   };
+}
+
+type Patience = { readonly limitMs: number; readonly late: () => Error; readonly full: () => Error };
+
+/**
+ * Slots for work that may never end, whatever is done about it. What is not over within its limit (ms) fails with `late`, but keeps its
+ * slot until it is; when such has all the slots, who waits or comes fails with `full`.
+ */
+export function createPatientSlots(max: number): <T>(work: () => Promise<T>, patience: Patience) => Promise<T> {
+  const slots = createSlots(max);
+  const waiting = new Set<() => void>();
+  let stuck = 0;
+
+  function noteStuck(): void {
+    stuck += 1;
+    if (stuck < max) return;
+    for (const refuse of waiting) refuse();
+    waiting.clear();
+  }
+
+  return (work, { limitMs, late, full }) =>
+    new Promise((resolve, reject) => {
+      if (stuck >= max) return reject(full());
+      let isRefused = false;
+      const refuse = () => {
+        isRefused = true;
+        reject(full());
+      };
+      waiting.add(refuse);
+      void slots(async () => {
+        waiting.delete(refuse);
+        if (isRefused) return;
+        let isLate = false;
+        const timer = setTimeout(() => {
+          isLate = true;
+          reject(late());
+          noteStuck();
+        }, limitMs);
+        await work().then(resolve, reject);
+        clearTimeout(timer);
+        if (isLate) stuck -= 1;
+      });
+    });
 }

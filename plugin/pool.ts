@@ -121,7 +121,7 @@ export async function ensurePool(storage: Storage & PoolMaker, state: State, set
   if (status.state === 'missing' && !state.poolKnown()) await storage.makePool(settings.poolSizeBytes);
   else if (status.state === 'missing')
     throw new FlockError('pool-missing', `the pool ${status.name} is not there: ${status.reason}`);
-  else if (status.state === 'unusable')
+  else if (status.state === 'unusable' || status.state === 'failed')
     throw new FlockError('pool-unusable', `the pool ${status.name} can't be used: ${status.reason}`);
   if (!state.poolKnown()) state.setPoolKnown();
 }

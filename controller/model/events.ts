@@ -28,6 +28,9 @@ export const eventKinds = [
   'stashed',
   /** The store knows nothing of a volume of which a node has a copy. */
   'orphaned',
+  /** Nothing can be written to a node's pool any more; it can again. */
+  'pool-lost',
+  'pool-back',
   /** Users of a volume were stopped because its ownership could not be proven; they go on. */
   'fenced',
   'thawed',

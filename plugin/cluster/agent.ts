@@ -24,6 +24,7 @@ import { createPromises } from './promises.ts';
 import { createProofs } from './proofs.ts';
 import type { CopyStatus } from './replication-work.ts';
 import { createReplicator, type Replicated } from './replicator.ts';
+import { createRetreat } from './retreat.ts';
 import { createSuccession } from './succession.ts';
 import { createTransitions } from './transitions.ts';
 
@@ -88,6 +89,18 @@ export function createAgent(parts: AgentParts): Agent {
   const { storage, state, locks, log } = context;
   const stop = new AbortController();
 
+  const retreat = createRetreat({
+    node,
+    storage,
+    clock,
+    wouldHelp: () =>
+      state.all().some(({ id, phase }) => {
+        const doc = phase.kind === 'ready' ? directory.volume(id)?.doc : undefined;
+        return doc?.owner === node && doc.replicas.some((name) => directory.node(name)?.alive != null);
+      }),
+    tell,
+    log,
+  });
   const lease = createLease({
     store: parts.leaseStore ?? store,
     clock,
@@ -96,6 +109,7 @@ export function createAgent(parts: AgentParts): Agent {
     alive,
     memory: { load: memory.loadSession, save: memory.saveSession },
     onChange: () => duties.wake(),
+    isResting: retreat.hasRetreated,
     log,
   });
   const proofs = createProofs(lease);
@@ -207,8 +221,9 @@ export function createAgent(parts: AgentParts): Agent {
     owned: () =>
       state.all().flatMap(({ id, epoch, phase }) => {
         const doc = transitions.certain(id);
-        const isCertain = doc !== null && doc.owner === node && doc.epoch === epoch;
-        return isCertain && phase.kind === 'ready' ? [{ id, epoch, holders: doc.replicas }] : [];
+        if (doc === null || doc.owner !== node || doc.epoch !== epoch || phase.kind !== 'ready') return [];
+        // What nobody else has goes on: it may still be read.
+        return retreat.hasRetreated() && doc.replicas.length > 0 ? [] : [{ id, epoch, holders: doc.replicas }];
       }),
     log,
   });
@@ -291,6 +306,7 @@ export function createAgent(parts: AgentParts): Agent {
       await Promise.all([
         lease.run(signal),
         directory.run(signal),
+        retreat.run(signal),
         fence.run(signal),
         promises.run(signal),
         duties.run(signal),

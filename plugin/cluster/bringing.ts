@@ -5,7 +5,7 @@ import { isInternalSnapshot } from '../../controller/model/names.ts';
 import { type Identified, planTransfer } from '../../controller/model/replication.ts';
 import type { Snapshot, Storage } from '../storage/storage.ts';
 import type { Clock, CopyState, Peers } from './ports.ts';
-import { has, historyOf, type Target, type Work } from './replication-work.ts';
+import { has, historyOf, noteComplete, type Target, type Work } from './replication-work.ts';
 import type { Replicated } from './replicator.ts';
 
 /**
@@ -83,8 +83,8 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
           const from = plan.kind === 'full' ? null : plan.from;
           const to = begunBefore(owner, target.copy, from) ?? plan.to;
           await send(volume, work, target, from, to, signal);
-          const taken = work.newest?.identity === to.identity ? work.newest.atMs : startedMs;
-          target.currentAtMs = taken;
+          if (work.newest?.identity === to.identity) noteComplete(target, work.newest);
+          else target.currentAtMs = startedMs;
           work.cycleMs = clock.bootMs() - startedMs;
         }
       }

@@ -22,7 +22,11 @@ export type Target = {
   problem: string | null;
   /** Boot time when what the copy has was the newest there was. */
   currentAtMs: number | null;
+  complete: Complete | null;
 };
+
+/** A snapshot of a copy, and up to when (boot time) it was everything that the volume had. */
+export type Complete = { readonly identity: string; readonly atMs: number };
 
 export type Work = {
   readonly id: DatasetId;
@@ -103,6 +107,7 @@ export function targetOf(work: Work, node: NodeName): Target {
     retryAtMs: 0,
     problem: null,
     currentAtMs: null,
+    complete: null,
   };
   work.targets.set(node, made);
   return made;
@@ -138,18 +143,19 @@ export function has(target: Target, identity: string | undefined): boolean {
   return identity !== undefined && target.copy?.snapshots?.at(-1)?.identity === identity;
 }
 
+/** The copy has the volume's newest snapshot, which was everything at that time. */
+export function noteComplete(target: Target, { identity, atMs }: Complete): void {
+  target.currentAtMs = atMs;
+  target.complete = { identity, atMs };
+}
+
 /** See `Replicator.complete`. What is at rest was not changed since. */
-export function completeOf(
-  work: Work,
-  target: Target,
-  isMounted: boolean,
-  now: number,
-): { readonly identity: string; readonly atMs: number } | null {
+export function completeOf(work: Work, target: Target, isMounted: boolean, now: number): Complete | null {
   const identity = work.newest?.identity;
-  if (identity === undefined || !has(target, identity)) return null;
   const isAtRest = !isMounted && !work.touched && !work.isAttended && work.restsWith !== null;
-  const atMs = isAtRest ? now : target.currentAtMs;
-  return atMs === null ? null : { identity, atMs };
+  if (identity !== undefined && isAtRest && has(target, identity)) return { identity, atMs: now };
+  // Also while something newer is on its way, as it is most of the time of a volume that is written a lot.
+  return target.complete;
 }
 
 export async function historyOf(storage: Storage, work: Work): Promise<readonly Snapshot[]> {

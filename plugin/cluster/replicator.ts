@@ -13,6 +13,7 @@ import type { Locks } from '../locks.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Clock, Peers } from './ports.ts';
 import {
+  type Complete,
   type CopyStatus,
   completeOf,
   createWork,
@@ -20,6 +21,7 @@ import {
   has,
   historyOf,
   nextCheckMs,
+  noteComplete,
   statusOf,
   targetOf,
   touch,
@@ -49,12 +51,8 @@ export type Replicator = {
    */
   sync(volume: Replicated, node: NodeName, isSaved: boolean, signal: AbortSignal): Promise<void>;
   status(id: DatasetId): readonly CopyStatus[];
-  /** The snapshot that the node's copy has, and up to when (boot time) that is everything; null: it is not, or that is not known. */
-  complete(
-    id: DatasetId,
-    node: NodeName,
-    isMounted: boolean,
-  ): { readonly identity: string; readonly atMs: number } | null;
+  /** The last snapshot of which it is known that the node's copy got it and up to when it was everything; null: of none. The copy may have lost it since. */
+  complete(id: DatasetId, node: NodeName, isMounted: boolean): Complete | null;
   /** By the newest snapshot that it has made; null: none since this node began to replicate the volume. */
   reached(id: DatasetId): Reached | null;
   /** Forgets what it knows and stops what it sends. */
@@ -159,7 +157,10 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
         work.unchanged = 0;
       } else if (!changed) work.unchanged += 1;
       for (const target of idle) if (!has(target, work.newest?.identity)) sending.start(volume, work, target);
-      for (const target of targets) if (has(target, work.newest?.identity) && !changed) target.currentAtMs = atMs;
+      const { newest } = work;
+      if (newest !== null && !changed)
+        for (const target of targets)
+          if (has(target, newest.identity)) noteComplete(target, { identity: newest.identity, atMs });
       // Until each copy has its own hold, what is left over may be all that keeps what it has in common with the volume.
       const areHeld = targets.every(({ currentAtMs }) => currentAtMs !== null);
       if ((areHeld ? work.pruneAtMs : work.pruneByMs) <= startedMs) {

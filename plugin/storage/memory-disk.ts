@@ -4,6 +4,8 @@ import type { DatasetId, HoldTag, SnapshotName } from '../../controller/model/na
 /** What survives the process that uses a memory backend. A power cut is simulated by emptying `mounted`. */
 export type MemoryDisk = {
   sizeBytes: number | null;
+  /** Set while it does not work. */
+  fault: string | null;
   readonly datasets: Map<DatasetId, Live>;
   readonly mounted: Set<DatasetId>;
   /** Each content that was ever live has a mark of its own. */
@@ -34,7 +36,7 @@ export type Saved = {
 };
 
 export function createMemoryDisk(): MemoryDisk {
-  return { sizeBytes: null, datasets: new Map(), mounted: new Set(), marks: new WeakMap(), lastMark: 0 };
+  return { sizeBytes: null, fault: null, datasets: new Map(), mounted: new Set(), marks: new WeakMap(), lastMark: 0 };
 }
 
 export function markOf(disk: MemoryDisk, tree: Tree): string {

@@ -163,7 +163,8 @@ export type PoolStatus =
       /** Set where the pool works but wants attention, such as a degraded mirror. */
       readonly warning: string | null;
     }
-  | { readonly state: 'missing' | 'unusable'; readonly name: string; readonly reason: string };
+  /** `failed`: the pool itself, or the daemon without which there is none, says that it does not work; `unusable`: it can't be told why. */
+  | { readonly state: 'missing' | 'failed' | 'unusable'; readonly name: string; readonly reason: string };
 
 export type Dataset = {
   readonly id: DatasetId;

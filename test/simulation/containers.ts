@@ -35,7 +35,7 @@ export function startContainer(
   function writeLater(): void {
     scheduler.after(random.between(writeMsMin, writeMsMax), () => {
       if (hasEnded) return;
-      if (!isFrozen) {
+      if (!isFrozen && host.disk.fault === null) {
         checks.writer(container);
         append(world, container);
       }

@@ -2,6 +2,7 @@ import { decodeVolume, keys, type VolumeDoc } from '../../controller/model/clust
 import { calmMs, comparePositions, policyOf, positionOf } from '../../controller/model/failover.ts';
 import type { DatasetId } from '../../controller/model/names.ts';
 import type { Operation, SessionId } from '../../controller/store/store.ts';
+import { poolLostAfterMs } from '../../plugin/cluster/retreat.ts';
 import { commonOf, headOf, type Record } from './content.ts';
 import type { Host } from './host.ts';
 import type { World } from './world.ts';
@@ -120,6 +121,8 @@ const settledMs = 3_000;
 const usualLagMsMax = 5_000;
 /** For turns of equal copies, messages and commands. */
 const takeMsMax = 10_000;
+/** Until a node is sure that its pool has failed: the time itself and a look more, on a slow clock. */
+const retreatMsMax = 1.05 * poolLostAfterMs + 4_500;
 
 /** `lastAtMs`: when it was taken by itself before. */
 type Owned = { readonly doc: VolumeDoc; readonly lastAtMs: number };
@@ -127,7 +130,7 @@ type Owned = { readonly doc: VolumeDoc; readonly lastAtMs: number };
 /** One owner with the same copies. */
 const tenureOf = ({ id, epoch, replicas }: VolumeDoc) => `${id} ${epoch} ${replicas.join()}`;
 
-/** When all is well a host loses its power: its volumes get other owners by themselves, if they may. `done`: it has its power again. */
+/** When all is well a host loses its power, the store, or its pool: its volumes get other owners by themselves, if they may. `done`: it has its power again. */
 export function loseOwner(world: World, done: () => void): void {
   const docs = () => [...world.docs().values()].map(({ doc }) => doc).filter(({ trashed }) => trashed === null);
 
@@ -174,18 +177,21 @@ function loseOwnerOf(
   const far = random.chance(0.5) ? random.pick(world.hosts) : host;
   const ends = far === host ? [] : [world.network.cut(host.name, far.name), world.network.cut(far.name, host.name)];
   const isHalf = far !== host && random.chance(0.4);
-  world.trace(() => `LAST ${host.name} loses ${isHalf ? 'the store' : 'its power'}, way to ${far.name} cut`);
+  const isPool = !isHalf && random.chance(0.3);
+  const what = isHalf ? 'the store' : isPool ? 'its pool' : 'its power';
+  world.trace(() => `LAST ${host.name} loses ${what}, way to ${far.name} cut`);
 
   scheduler.after(random.between(500, 4_000), () => {
     const offAtMs = scheduler.nowMs();
-    const goneMs = random.between(100, sessionMsMax);
+    const goneMs = isPool ? retreatMsMax : random.between(100, sessionMsMax);
     const untilMs = offAtMs + goneMs + (isHalf ? 3 : 1) * 1.02 * timing.guardMs + takeMsMax;
     const owned = docs()
       .filter((doc) => doc.owner === host.name && doc.replicas.length > 0 && isSettled(doc))
       .map((doc) => ({ doc, lastAtMs: failovers.takenAtMs(doc.id) }));
     if (isHalf) loseStore(host, goneMs);
     else {
-      losePower(host, goneMs);
+      if (isPool) host.disk.fault = 'the pool has failed';
+      else losePower(host, goneMs);
       for (const end of ends) end();
     }
     look(owned, offAtMs, untilMs);
@@ -229,7 +235,7 @@ function loseOwnerOf(
         world.checks.violate('F1', `${wrong.id} was taken by itself, options ${JSON.stringify(wrong.options)}`);
       const late = owned.filter((one) => isTakenForSure(one, offAtMs) && !hasOwner(one.doc));
       if (late.length > 0 && scheduler.nowMs() > untilMs)
-        world.checks.violate('F6', `${late[0]?.doc.id} has no owner since ${host.name} lost its power`);
+        world.checks.violate('F6', `${late[0]?.doc.id} has no owner since ${host.name} lost ${what}`);
       if (late.length === 0 && scheduler.nowMs() > untilMs - takeMsMax / 2) {
         if (isHalf) {
           world.store.heal(host.name);
@@ -237,6 +243,7 @@ function loseOwnerOf(
           done();
           return;
         }
+        host.disk.fault = null;
         host.powerOn();
         loseNext(taken.map(({ id }) => id));
       } else look(owned, offAtMs, untilMs);
@@ -251,6 +258,8 @@ function loseOwnerOf(
 
   function isTakenForSure({ doc: { options, replicas }, lastAtMs }: Owned, offAtMs: number): boolean {
     if (policyOf(options) !== 'auto' || offAtMs - lastAtMs < 1.1 * calmMs) return false;
+    // The time until it was sure counts, too.
+    if (isPool && options.maxLossMs !== null) return false;
     if (isHalf && (options.maxLossMs !== null || replicas.length < 2 || !replicas.includes(far.name))) return false;
     return options.maxLossMs === null || (options.maxLossMs >= maxLossMsSure && replicas.length > 1);
   }

@@ -50,6 +50,16 @@ const kinds: Readonly<Record<string, Fault>> = {
       return () => host.powerOn();
     },
   },
+  /** The machine lives on. */
+  'pool fails': {
+    weight: 2,
+    begin(_world, host) {
+      host.disk.fault = 'the pool has failed';
+      return () => {
+        host.disk.fault = null;
+      };
+    },
+  },
   /** Once in a run, where enough others are left. */
   'lost for good': {
     weight: 1,
@@ -229,6 +239,7 @@ export function startFaults(world: World, workload: Workload): Faults {
       isOver = true;
       for (const end of [...running]) end();
       for (const host of world.hosts) {
+        host.disk.fault = null;
         host.powerOn();
         host.startPlugin();
         host.process()?.gate.resume();

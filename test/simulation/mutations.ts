@@ -51,6 +51,25 @@ export const mutations: readonly Mutation[] = [
     seedsMax: 1_000,
   },
   {
+    name: 'a node whose pool has failed keeps its volumes',
+    file: 'plugin/cluster/retreat.ts',
+    changes: [
+      {
+        from: "const hasRetreated = () => health.kind === 'lost' && health.hasRetreated;",
+        to: 'const hasRetreated = () => false;',
+      },
+    ],
+    rules: ['F6'],
+    seedsMax: 300,
+  },
+  {
+    name: 'a node whose pool has failed goes on by promises',
+    file: 'plugin/cluster/agent.ts',
+    changes: [{ from: 'retreat.hasRetreated() && doc.replicas.length > 0 ? [] : ', to: '' }],
+    rules: ['F6'],
+    seedsMax: 300,
+  },
+  {
     name: 'a copy takes streams of any epoch',
     file: 'plugin/cluster/copies.ts',
     changes: [

@@ -96,10 +96,22 @@ export function createGatedStorage(world: World, host: Host, gate: Gate): Storag
     streams: network.streamsOf(host),
   });
 
+  function refuseBroken(): void {
+    const { fault } = host.disk;
+    if (fault !== null) throw new FlockError('pool-unusable', fault);
+  }
+
   const slow =
     <Arguments extends readonly unknown[], Result>(work: (...given: Arguments) => Promise<Result>) =>
     (...given: Arguments): Promise<Result> =>
-      gate.own(() => gate.pass(host.command(() => work(...given))));
+      gate.own(() =>
+        gate.pass(
+          host.command(async () => {
+            refuseBroken();
+            return await work(...given);
+          }),
+        ),
+      );
 
   function refuseUsed(id: DatasetId): void {
     for (const { volume } of host.containers)
@@ -108,7 +120,7 @@ export function createGatedStorage(world: World, host: Host, gate: Gate): Storag
 
   return {
     ...memory,
-    pool: slow(memory.pool),
+    pool: () => gate.own(() => gate.pass(host.command(memory.pool))),
     capabilities: slow(memory.capabilities),
     list: slow(memory.list),
     exists: slow(memory.exists),
@@ -144,12 +156,16 @@ export function createGatedStorage(world: World, host: Host, gate: Gate): Storag
     promote: slow(memory.promote),
     contentMarks: slow(memory.contentMarks),
     estimate: slow(memory.estimate),
-    send: (request, sink, signal) => gate.own(() => gate.pass(memory.send(request, sink, signal))),
+    async send(request, sink, signal) {
+      refuseBroken();
+      await gate.own(() => gate.pass(memory.send(request, sink, signal)));
+    },
     receive: (request, source, signal) =>
       gate.own(() =>
         gate.pass(
           host.command(async () => {
             refuseUsed(request.id);
+            refuseBroken();
             const received = await memory.receive(request, source, signal);
             refuseUsed(request.id);
             checks.received(host, request.id);

@@ -30,6 +30,7 @@ export type Process = {
 };
 
 const sweepMs = 5_000;
+const startAgainMs = 2_000;
 const settings = {
   backend: 'zfs',
   pool: 'tank/flock',
@@ -83,8 +84,21 @@ export function startProcess(world: World, host: Host): Process {
     await sweepTrash(context, running.signal);
   }
 
+  /** As the node's start: without its pool it is no member. */
+  async function start(): Promise<void> {
+    for (;;) {
+      try {
+        if (host.disk.fault !== null) throw new Error(host.disk.fault);
+        return await recover(context, running.signal);
+      } catch (error) {
+        log.error({ event: 'node.failed', reason: messageOf(error) }, 'will be tried again');
+        await clock.sleep(startAgainMs, running.signal);
+      }
+    }
+  }
+
   async function run(): Promise<void> {
-    await recover(context, running.signal);
+    await start();
     const users = createSimulatedUsers(world, host, gate, (ended: Container) => unmountLater(world, ended));
     agent = createAgent({
       node: host.name,

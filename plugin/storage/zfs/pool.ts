@@ -1,4 +1,4 @@
-import { access, mkdir, rm } from 'node:fs/promises';
+import { access, mkdir, readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { FlockError, hasCode, messageOf } from '../../../controller/model/errors.ts';
 import type { PoolStatus } from '../storage.ts';
@@ -82,26 +82,41 @@ export function createPool(runner: Runner): Pool {
     throw new FlockError('pool-missing', `the zpool ${pool} is not imported`, { reason: 'no-pool' });
   }
 
+  /** Asked of the kernel, for on a suspended pool some commands wait until it works again (zfsprops(7), failmode=wait). */
+  async function isSuspended(): Promise<boolean> {
+    if (config.variant !== 'openzfs') return false;
+    const text = await readFile(`/proc/spl/kstat/zfs/${pool}/state`, 'utf8').catch(() => '');
+    return text.trim() === 'SUSPENDED';
+  }
+
+  const describeHealth = (health: string) => `the zpool ${pool} is ${health}: see "zpool status ${pool}"`;
+
   return {
     within,
 
     async status() {
       const name = config.prefix;
+      if (await isSuspended()) return { state: 'failed', name, reason: describeHealth('SUSPENDED') };
       try {
         const line = await within(state);
         const { health, readOnly } = line;
         if (health !== 'ONLINE' && health !== 'DEGRADED') {
-          return { state: 'unusable', name, reason: `the zpool ${pool} is ${health}: see "zpool status ${pool}"` };
+          return { state: 'failed', name, reason: describeHealth(health) };
         }
         const table = await runner.get(['used', 'available'], [pool, config.prefix]);
         const bytes = (path: string, property: string) =>
           Number(exactNumber(path, table.get(path) ?? new Map(), property));
         const sizeBytes = bytes(pool, 'used') + bytes(pool, 'available');
         const freeBytes = bytes(config.prefix, 'available');
-        const warning = health === 'ONLINE' ? null : `the zpool ${pool} is ${health}: see "zpool status ${pool}"`;
+        const warning = health === 'ONLINE' ? null : describeHealth(health);
         return { state: readOnly ? 'read-only' : 'online', name, sizeBytes, freeBytes, warning };
       } catch (error) {
-        return { state: hasCode(error, 'pool-missing') ? 'missing' : 'unusable', name, reason: messageOf(error) };
+        const state = hasCode(error, 'pool-missing')
+          ? 'missing'
+          : hasCode(error, 'storage-daemon-down')
+            ? 'failed'
+            : 'unusable';
+        return { state, name, reason: messageOf(error) };
       }
     },
 
