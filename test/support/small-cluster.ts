@@ -10,7 +10,7 @@ import { hostClock } from '../../plugin/boot-clock.ts';
 import { type Agent, createAgent } from '../../plugin/cluster/agent.ts';
 import type { PeerCalls, Peers, Users } from '../../plugin/cluster/ports.ts';
 import { createMemory, type MemoryStorage } from '../../plugin/storage/memory.ts';
-import { createMemoryDisk } from '../../plugin/storage/memory-disk.ts';
+import { createMemoryDisk, type MemoryDisk } from '../../plugin/storage/memory-disk.ts';
 import type { MemoryStream } from '../../plugin/storage/memory-stream.ts';
 import type { Context } from '../../plugin/volumes/context.ts';
 import { createVolume } from '../../plugin/volumes/create.ts';
@@ -42,6 +42,7 @@ export type SmallNode = {
   readonly agent: Agent;
   readonly context: Context;
   readonly storage: MemoryStorage;
+  readonly disk: MemoryDisk;
   readonly fixture: PluginFixture<MemoryStorage>;
   /** Makes a volume as Docker does, without mounting it. */
   create(name: string, options?: Readonly<Record<string, string>>): Promise<void>;
@@ -175,6 +176,7 @@ export async function startSmallCluster(names: readonly string[]): Promise<Small
       agent,
       context,
       storage: fixture.storage,
+      disk,
       fixture,
       create: (volume, options = {}) => createVolume(context, volume, options, never).then(() => undefined),
       async use(volume) {

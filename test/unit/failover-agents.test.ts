@@ -75,4 +75,43 @@ describe('volumes whose owner is cut off', () => {
     );
     assert.equal(toldOf('failover-refused').length, 1);
   });
+
+  it('go to a copy, too, when the owner lives on and its pool has failed; what nobody else has stays', async function () {
+    this.timeout(3 * waitMs);
+    const n1 = cluster.node('n1');
+    await n1.create(auto, { replicas: '1' });
+    await n1.create(fixed, { replicas: '0' });
+    const ends = [await n1.use(auto), await n1.use(fixed)];
+    await n1.write(auto, 'kept');
+    const [id, fixedId] = [auto, fixed].map((volume) => n1.context.state.byName(volume)?.id as never) as [never, never];
+    await until('the copy is there', waitMs, () =>
+      n1.agent.copies(id).some(({ state }) => state === 'in-sync') ? true : undefined,
+    );
+    n1.disk.fault = 'the disk has gone';
+    const owner = await until('another node owns it', waitMs, () => {
+      const seen = docOf(auto)?.owner;
+      return seen === 'n1' ? undefined : seen;
+    });
+    assert.equal(await cluster.node(owner).read(auto), 'kept');
+    assert.deepEqual([n1.agent.isFrozen(id), n1.agent.isFrozen(fixedId)], [true, false]);
+    const lost = toldOf('pool-lost');
+    assert.deepEqual(
+      lost.map(({ node, subject }) => [node, subject]),
+      [['n1', 'n1']],
+    );
+    assert.match(lost[0]?.text ?? '', /^the disk has gone: this node gives up its volumes/);
+    assert.equal(docOf(fixed)?.owner, 'n1');
+
+    // As the plugin would, if these were processes.
+    for (const end of ends) await end();
+    n1.disk.fault = null;
+    await until('n1 has a copy of it', waitMs, () =>
+      n1.context.state.byId(id)?.phase.kind === 'replica' ? true : undefined,
+    );
+    assert.deepEqual(
+      toldOf('pool-back').map(({ node }) => node),
+      ['n1'],
+    );
+    assert.equal(n1.context.state.byName(fixed)?.phase.kind, 'ready');
+  });
 });
