@@ -10,6 +10,7 @@ import {
   ownerOf,
   startCounter,
 } from '../../support/cluster/counting.ts';
+import { failDisk } from '../../support/cluster/dead-disk.ts';
 import { assertRescued } from '../../support/cluster/lost-records.ts';
 import {
   acknowledgedAfter,
@@ -175,6 +176,36 @@ export function failovers(members: () => Members): void {
         all.filter((entry) => !late.includes(entry)),
         late,
       );
+    });
+
+    it('a host lives on without its disk: it gives up its volumes, and the others go on; when it has a disk again it follows', async () => {
+      const { webId, writerId } = await begin();
+      const ofFirst = { ...writer, container: writerId };
+      const failedAt = await bootSeconds();
+      const mend = await failDisk(n(1));
+      try {
+        const now = await writesElsewhere(failedAt);
+        const webNode = await until('the web service is elsewhere', backMsMax, async () => {
+          const node = (await workloadsOf(members())).find(({ name }) => name === 'web')?.node;
+          return node === undefined || node === 'n1' ? undefined : node;
+        });
+        await answersFrom([n(2), n(3)], web, webNode, backMsMax);
+        console.log(
+          `      both were back ${((await bootSeconds()) - failedAt).toFixed(1)} s after the disk had failed`,
+        );
+        const [lost] = await happened(members(), 'pool-lost', /n1/);
+        assert.match(lost?.text ?? '', /read-only: this node gives up its volumes/);
+        const before = await acknowledged(n(1), ofFirst);
+        assert.ok(before.length > 0);
+        await mend();
+        await n(1).kill();
+        await n(1).boot();
+        await assertPutAway([webId, writerId]);
+        await settled(members(), 120_000);
+        await assertOneWriter(now, before);
+      } finally {
+        await mend().catch(() => undefined);
+      }
     });
 
     it('a container’s process and a Docker daemon that die on a living host are back there', async () => {
