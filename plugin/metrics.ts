@@ -30,6 +30,7 @@ export async function metricsText(context: Context | null, agent: Agent | null):
       if (agent !== null) addCopies(record.name, agent.copies(record.id));
     }
     const status = await context.storage.pool();
+    gauge('pool_writable', '1 where the pool works and takes writes').set(status.state === 'online' ? 1 : 0);
     const pool = gauge('pool_bytes', 'Size and free space of the pool', ['kind']);
     if ('sizeBytes' in status) {
       pool.set({ kind: 'size' }, status.sizeBytes);

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdir, open, readFile, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, open, readFile, realpath, stat, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import { createCommands } from '../../../plugin/exec.ts';
 import { createZfs } from '../../../plugin/storage/zfs/zfs.ts';
 import { type Bench, created, mebi, newId, openBench, options, snap, tag } from '../../contract/storage/context.ts';
 import { received, sent } from '../../contract/storage/streams.ts';
 import { storageContract } from '../../contract/storage.ts';
 import { rejects } from '../../support/refuses.ts';
+import { until } from '../../support/until.ts';
 import { type ModulePool, openPool, run, zfs, zpool } from './pool.ts';
 
 const timeoutMs = 300_000;
@@ -202,5 +203,33 @@ describe('an operator’s pool on OpenZFS', () => {
     const again = createZfs(made.config, createCommands());
     assert.equal(await readFile(join(await again.mount(id), 'file'), 'utf8'), 'kept');
     await again.unmount(id);
+  });
+
+  it('that has lost its disk says so though commands wait for the disk, and goes on when it has one again', async () => {
+    const id = newId();
+    await made.storage.create(id, options());
+    const file = join(await made.storage.mount(id), 'file');
+    await writeFile(file, 'kept');
+    await zpool('sync', 'tank');
+    const slot = dirname(await realpath(join('/sys/block', basename(device).slice(0, 3), 'device')));
+    const writing = spawn('dd', ['if=/dev/zero', `of=${file}.new`, 'bs=1M', 'count=1', 'conv=fsync', 'status=none']);
+    const written = new Promise((done) => writing.once('exit', done));
+    await writeFile(join(slot, 'remove'), '1');
+    const status = await until('the pool has failed', 120_000, async () => {
+      const seen = await made.storage.pool();
+      return seen.state === 'failed' ? seen : undefined;
+    });
+    assert.match('reason' in status ? status.reason : '', /tank is SUSPENDED/);
+    const waiting = run('zfs', ['set', 'flock:test=1', `${made.config.prefix}/${id}`], { timeoutMs: 2_000 });
+    await assert.rejects(waiting, /no answer within 2000 ms/);
+    await writeFile('/sys/bus/pci/rescan', '1');
+    await until('the disk is there', 60_000, () => stat(device).catch(() => undefined));
+    await zpool('clear', 'tank');
+    await until('the pool works', 120_000, async () =>
+      (await made.storage.pool()).state === 'online' ? true : undefined,
+    );
+    await written;
+    assert.equal(await readFile(file, 'utf8'), 'kept');
+    await made.storage.unmount(id);
   });
 });
