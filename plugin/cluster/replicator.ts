@@ -196,9 +196,14 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
   async function takeSnapshot({ doc }: Replicated, work: Work): Promise<void> {
     const history = await historyOf(storage, work);
     const atMs = clock.bootMs();
+    // Before, so that what comes meanwhile is not missed.
     work.touched = false;
     const name = snapshotName(doc.epoch, snapshotTimeMs(clock.nowMs(), history, namesAfterMs(doc.id)));
-    const { mark, ...made } = await storage.snapshot(doc.id, name);
+    const { mark, ...made } = await storage.snapshot(doc.id, name).catch((error: unknown) => {
+      // Nobody looks at what is not mounted otherwise, so the last writes before an unmount would get to no copy.
+      work.touched = true;
+      throw error;
+    });
     work.newest = { identity: made.identity, name, atMs };
     work.mark = mark;
     if (work.history !== null) work.history = [...work.history, made];
