@@ -81,8 +81,9 @@ async function change({ client, print }: Session, name: string, body: unknown): 
   print(changed, () => formatTable([changed], columns));
 }
 
-function stateOf({ alive, controller, cordoned, draining }: NodeView): string {
-  return `${alive ? (controller ? 'up' : 'up, no controller') : 'DOWN'}${draining ? ', draining' : cordoned ? ', cordoned' : ''}`;
+function stateOf({ alive, controller, poolLost, cordoned, draining }: NodeView): string {
+  const life = alive ? (controller ? 'up' : 'up, no controller') : 'DOWN';
+  return `${life}${poolLost ? ', POOL LOST' : ''}${draining ? ', draining' : cordoned ? ', cordoned' : ''}`;
 }
 
 function labels(node: NodeView): string {

@@ -25,6 +25,7 @@ export async function listNodes(store: Store): Promise<readonly NodeView[]> {
     const owned = docs.filter(({ owner, trashed }) => owner === doc.name && trashed === null).length;
     return {
       ...doc,
+      poolLost: doc.poolLost === true,
       alive: isLocked(life),
       controller: isLocked(controller.get(doc.name)),
       version: life === undefined ? null : decodeAlive(life.value).version,
@@ -54,6 +55,11 @@ export function cordonNode(store: Store, name: string, cordoned: boolean): Promi
 /** A draining node is to lose what it has: the owners of its copies make them elsewhere, its own volumes are moved by its controller. */
 export function drainNode(store: Store, name: string, draining: boolean): Promise<void> {
   return changeNode(store, name, (doc) => ({ ...doc, draining }));
+}
+
+/** What a node says of its own pool. */
+export function markPool(store: Store, name: NodeName, isLost: boolean): Promise<void> {
+  return changeNode(store, name, ({ poolLost: _, ...doc }) => (isLost ? { ...doc, poolLost: true } : doc));
 }
 
 async function changeNode(store: Store, rawName: string, change: (doc: NodeDoc) => NodeDoc): Promise<void> {

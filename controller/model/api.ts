@@ -79,6 +79,8 @@ export const nodeView = z.object({
   controller: z.boolean().default(true),
   cordoned: z.boolean(),
   draining: z.boolean().default(false),
+  /** Nothing can be written to its pool. */
+  poolLost: z.boolean().default(false),
   labels: z.record(z.string(), z.string()),
   format: z.string(),
   joinedAtMs: time,

@@ -45,6 +45,8 @@ export type NodeDoc = {
   readonly draining: boolean;
   /** Copies can only be exchanged between nodes of one format. */
   readonly format: StreamFormat;
+  /** Nothing can be written to its pool, as it says itself: others may take its volumes though it lives. Absent: no. */
+  readonly poolLost?: boolean | undefined;
   readonly joinedAtMs: number;
 };
 
@@ -123,6 +125,7 @@ const nodeSchema: z.ZodType<NodeDoc> = z.object({
   // Documents from before nodes could be drained have none.
   draining: z.boolean().default(false),
   format: z.enum(['zfs', 'btrfs']),
+  poolLost: z.boolean().optional(),
   joinedAtMs: count,
 });
 

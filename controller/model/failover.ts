@@ -27,8 +27,12 @@ export type FailoverInput = {
   readonly promisedUntilMs: number;
   /** Until when the last automatic takeover of this volume forbids another. */
   readonly calmUntilMs: number;
-  /** All of the cluster. `deadSinceMs`: when this node first saw it dead; null: it lives. */
-  readonly nodes: readonly { readonly name: NodeName; readonly deadSinceMs: number | null }[];
+  /** All of the cluster. `deadSinceMs`: when this node first saw it dead; null: it lives. `isPoolLost`: it has said that its pool has failed. */
+  readonly nodes: readonly {
+    readonly name: NodeName;
+    readonly deadSinceMs: number | null;
+    readonly isPoolLost?: boolean;
+  }[];
   readonly mine: CopyPlace;
   /** What the other listed nodes have, as far as they were asked. */
   readonly others: ReadonlyMap<NodeName, CopyPlace | 'silent'>;
@@ -114,7 +118,8 @@ function beforeAsking(input: FailoverInput): FailoverDecision | null {
       ? none('policy', 'the volume has failover=none')
       : { kind: 'refuse', rule: 'policy', reason: 'the volume has failover=none', isFirst: true };
   // Its session is over as well: one that is just locking its volumes anew has another.
-  if (isAutomatic && nodes.some(({ name, deadSinceMs }) => name === doc.owner && deadSinceMs === null))
+  const owner = nodes.find(({ name }) => name === doc.owner);
+  if (isAutomatic && owner?.deadSinceMs === null && owner.isPoolLost !== true)
     return none('owner-lives', `node ${doc.owner} lives`);
   const guardedUntilMs = freeSinceMs + guardMs;
   if (guardedUntilMs > nowMs) return wait('guard', `node ${doc.owner} may still write to the volume`, guardedUntilMs);
@@ -158,7 +163,8 @@ function byCopies(input: FailoverInput): FailoverDecision {
   const answers: { readonly node: NodeName; readonly copy: CopyPlace }[] = [];
   for (const name of force ? [] : doc.replicas) {
     const node = nodes.find((one) => one.name === name);
-    if (name === me || node === undefined) continue;
+    // What is on a pool that has failed is no better for being newer.
+    if (name === me || node === undefined || node.isPoolLost === true) continue;
     if (node.deadSinceMs !== null) {
       // It may be starting anew in this moment.
       if (node.deadSinceMs + guardMs > nowMs)

@@ -7,7 +7,10 @@ import type { WorkloadDoc } from './workload.ts';
 /** Which node makes the containers of a dead node. Pure; compare-and-set on the workload's document decides races. */
 export type FollowFacts = {
   readonly me: NodeName;
-  readonly nodes: ReadonlyMap<NodeName, { readonly cordoned: boolean; readonly draining: boolean }>;
+  readonly nodes: ReadonlyMap<
+    NodeName,
+    { readonly cordoned: boolean; readonly draining: boolean; readonly poolLost?: boolean | undefined }
+  >;
   readonly alive: ReadonlySet<NodeName>;
   /** Nodes whose controller is not at work: nobody there could make a container. */
   readonly silentSinceMs: ReadonlyMap<NodeName, number>;
@@ -29,14 +32,18 @@ export type Follow =
 
 export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   const { me, alive, volumes } = facts;
-  if (doc.node === me || alive.has(doc.node) || doc.wanted === 'stopped' || doc.move !== null) return { kind: 'none' };
+  if (doc.node === me || doc.wanted === 'stopped' || doc.move !== null) return { kind: 'none' };
+  // What needs no pool goes on there.
+  const isPoolLost = facts.nodes.get(doc.node)?.poolLost === true && doc.volumes.length > 0;
+  if (alive.has(doc.node) && !isPoolLost) return { kind: 'none' };
   // It would be started on an empty volume of that name.
   if (isGivenUp(doc, facts)) return { kind: 'none' };
   const [first] = doc.volumes.toSorted((a, b) => (a.name < b.name ? -1 : 1));
   if (first !== undefined) {
     const volume = volumes.get(first.id);
     if (volume?.owner !== me || volume.trashed !== null) return { kind: 'none' };
-    return unlessObstacles(doc, `node ${doc.node} is dead, and volume ${first.name} is here now`);
+    const state = alive.has(doc.node) ? `the pool of node ${doc.node} has failed` : `node ${doc.node} is dead`;
+    return unlessObstacles(doc, `${state}, and volume ${first.name} is here now`);
   }
   if (doc.failover !== 'auto') return { kind: 'none' };
   const since = facts.deadSinceMs.get(doc.node);

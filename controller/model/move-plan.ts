@@ -171,6 +171,8 @@ export function nodeObstacles(
     target.cordoned && !target.draining,
     `${name} is cordoned: "flockctl node uncordon ${name}" first, or another node`,
   );
+  for (const { name: node, poolLost } of source === undefined ? [target] : [source, target])
+    add(hasVolumes && poolLost === true, `the pool of ${node} has failed: "flockctl events" says why`);
   add(
     hasVolumes && source !== undefined && source.format !== target.format,
     `${name} keeps volumes on ${target.format}, ${from} on ${source?.format}: these can't be exchanged`,

@@ -48,6 +48,9 @@ export type Seen = {
   readonly lock: 'ours' | 'free' | 'other';
 };
 
+/** What this node does about a volume of its own because of its pool (plugin/cluster/retreat.ts); null: nothing special. */
+type Withdrawal = 'given' | 'returning' | null;
+
 /**
  * What this node has to do about one dataset. `seen` null: a fresh look at the store shows no such volume. Everything here may be
  * repeated after a crash in the middle of it.
@@ -57,6 +60,8 @@ export type Duty =
   | { readonly kind: 'none' }
   /** Ours by the document: lock it (again) with the session that we have now. */
   | { readonly kind: 'lock' }
+  /** Ours, and locked, but its pool has failed: stop its users, and unlock it for whoever has a copy. */
+  | { readonly kind: 'give-up' }
   /** It was handed or given to us and is locked: the replica here becomes the volume. */
   | { readonly kind: 'promote' }
   /** It has another owner, and all that we had written was handed over: what is here becomes a replica. */
@@ -74,7 +79,12 @@ export type Duty =
   /** The document says that it is ours, but there is no dataset here. */
   | { readonly kind: 'missing' };
 
-export function dutyOf(me: NodeName, seen: Seen | null, record: VolumeRecord | null): Duty {
+export function dutyOf(
+  me: NodeName,
+  seen: Seen | null,
+  record: VolumeRecord | null,
+  withdrawal: Withdrawal = null,
+): Duty {
   if (record === null) {
     return seen !== null && seen.doc.owner === me && seen.doc.trashed === null ? { kind: 'missing' } : { kind: 'none' };
   }
@@ -97,7 +107,7 @@ export function dutyOf(me: NodeName, seen: Seen | null, record: VolumeRecord | n
     case 'ready':
     case 'rolling-back':
     case 'handing-over':
-      return dutyOfOwner(me, seen, record);
+      return dutyOfOwner(me, seen, record, withdrawal);
     default:
       return unreachable(phase);
   }
@@ -135,12 +145,13 @@ export function orphanDutyOf(seen: {
 /** Time to bring the right state of the store back, with which the copy goes on as it is. */
 export const orphansKeptMs = 86_400_000;
 
-function dutyOfOwner(me: NodeName, seen: Seen | null, record: VolumeRecord): Duty {
+function dutyOfOwner(me: NodeName, seen: Seen | null, record: VolumeRecord, withdrawal: Withdrawal): Duty {
   const isHandingOver = record.phase.kind === 'handing-over';
   if (seen === null) return { kind: 'publish' };
   const { doc, lock } = seen;
   if (doc.owner === me && doc.epoch === record.epoch) {
-    if (lock === 'free') return { kind: 'lock' };
+    if (withdrawal === 'given') return { kind: lock === 'ours' ? 'give-up' : 'none' };
+    if (lock === 'free' || (withdrawal === 'returning' && lock === 'ours')) return { kind: 'lock' };
     if (lock === 'other') return { kind: 'none' };
     if (isHandingOver) return { kind: 'keep' };
     return doc.trashed === null ? { kind: 'none' } : { kind: 'republish' };

@@ -45,6 +45,7 @@ function exclusionOf(
   { options, usedBytes }: MissingCopies['volume'],
   { limits }: NodeIndex,
 ): string {
+  if (doc.poolLost === true) return 'has lost its pool';
   if (!doc.alive) return 'is dead';
   if (doc.draining) return 'is being drained';
   if (doc.cordoned) return 'is cordoned';

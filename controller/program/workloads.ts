@@ -100,9 +100,11 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     publishing.keep(here);
     for (const id of madeSinceMs.keys()) if (!here.has(id)) madeSinceMs.delete(id);
     const spoken = spokenOf(seen.workloads, node);
+    // A node that was taken out of its cluster says nothing more there, or the others would drop it again and again.
+    const isMember = home.clusterId === null || seen.nodes.has(node);
     for (const local of all) {
       const belonging = belongingOf(local.inspected, seen.workloads, spoken, node);
-      if (belonging.kind === 'new') await publishing.publishNew(local, belonging.id, seen);
+      if (belonging.kind === 'new' && isMember) await publishing.publishNew(local, belonging.id, seen);
       // Never beside what would make, and might use, the same container.
       if (belonging.kind === 'left' && home.clusterId !== null && isHomeAlive(belonging.id, seen))
         begin(jobs, `make ${belonging.id}`, () => duties.clear(local.inspected.Id, belonging.id));

@@ -1,5 +1,7 @@
+import { markPool } from '../../controller/cluster/membership.ts';
 import type { FailoverView } from '../../controller/model/api.ts';
 import type { AliveDoc, VolumeDoc } from '../../controller/model/cluster.ts';
+import { policyOf } from '../../controller/model/failover.ts';
 import type { DatasetId, NodeName, SnapshotName, VolumeName } from '../../controller/model/names.ts';
 import { isOwnedHere } from '../../controller/model/ownership.ts';
 import type { Timing } from '../../controller/model/timing.ts';
@@ -93,11 +95,18 @@ export function createAgent(parts: AgentParts): Agent {
     node,
     storage,
     clock,
-    wouldHelp: () =>
-      state.all().some(({ id, phase }) => {
-        const doc = phase.kind === 'ready' ? directory.volume(id)?.doc : undefined;
-        return doc?.owner === node && doc.replicas.some((name) => directory.node(name)?.alive != null);
-      }),
+    owned: () => state.all().flatMap(({ id, phase }) => (phase.kind === 'ready' ? [id] : [])),
+    canBeTaken(id) {
+      const doc = directory.volume(id)?.doc;
+      if (doc?.owner !== node || policyOf(doc.options) === 'none') return false;
+      return doc.replicas.some((name) => {
+        const other = directory.node(name);
+        return other !== null && other.alive !== null && other.doc.poolLost !== true;
+      });
+    },
+    isMarked: () => directory.node(node)?.doc.poolLost === true,
+    mark: (isLost) => markPool(store, node, isLost),
+    onChange: () => duties.wake(),
     tell,
     log,
   });
@@ -109,10 +118,9 @@ export function createAgent(parts: AgentParts): Agent {
     alive,
     memory: { load: memory.loadSession, save: memory.saveSession },
     onChange: () => duties.wake(),
-    isResting: retreat.hasRetreated,
     log,
   });
-  const proofs = createProofs(lease);
+  const proofs = createProofs(lease, (id) => retreat.stateOf(id) !== null);
   const directory = createDirectory({
     store,
     clock,
@@ -189,6 +197,7 @@ export function createAgent(parts: AgentParts): Agent {
     transitions,
     copies,
     replicator,
+    retreat,
     tell,
     log,
   });
@@ -221,9 +230,9 @@ export function createAgent(parts: AgentParts): Agent {
     owned: () =>
       state.all().flatMap(({ id, epoch, phase }) => {
         const doc = transitions.certain(id);
-        if (doc === null || doc.owner !== node || doc.epoch !== epoch || phase.kind !== 'ready') return [];
-        // What nobody else has goes on: it may still be read.
-        return retreat.hasRetreated() && doc.replicas.length > 0 ? [] : [{ id, epoch, holders: doc.replicas }];
+        const isCertain = doc !== null && doc.owner === node && doc.epoch === epoch;
+        const isOwned = isCertain && phase.kind === 'ready' && retreat.stateOf(id) === null;
+        return isOwned ? [{ id, epoch, holders: doc.replicas }] : [];
       }),
     log,
   });
@@ -254,6 +263,7 @@ export function createAgent(parts: AgentParts): Agent {
     copies,
     replicator,
     volumes: replicated,
+    retreat,
     guardMs: timing.guardMs,
     tell,
     log,
@@ -270,6 +280,7 @@ export function createAgent(parts: AgentParts): Agent {
       directory,
       fence,
       duties,
+      retreat,
       fenceAfterMs: timing.fenceAfterMs,
     }),
   });

@@ -83,8 +83,9 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
           const from = plan.kind === 'full' ? null : plan.from;
           const to = begunBefore(owner, target.copy, from) ?? plan.to;
           await send(volume, work, target, from, to, signal);
-          if (work.newest?.identity === to.identity) noteComplete(target, work.newest);
-          else target.currentAtMs = startedMs;
+          const atMs = work.takenAtMs.get(to.identity);
+          if (atMs === undefined) target.currentAtMs = startedMs;
+          else noteComplete(target, { identity: to.identity, atMs });
           work.cycleMs = clock.bootMs() - startedMs;
         }
       }

@@ -83,7 +83,11 @@ export function createCandidates(parts: CandidateParts): Candidates {
         freeSinceMs: isAsSeen ? present.freeSinceMs : null,
         promisedUntilMs: promises.givenUntilMs(doc.id),
         calmUntilMs: calmUntilMs(doc),
-        nodes: [...directory.nodes()].map((one) => ({ name: one.doc.name, deadSinceMs: one.deadSinceMs })),
+        nodes: [...directory.nodes()].map((one) => ({
+          name: one.doc.name,
+          deadSinceMs: one.deadSinceMs,
+          isPoolLost: one.doc.poolLost === true,
+        })),
         mine: known.get(as) ?? { position: null, asOfMs: null },
         others,
       });

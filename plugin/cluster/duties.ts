@@ -14,6 +14,7 @@ import type { Lease } from './lease.ts';
 import type { Clock, Peers, Tell, Users } from './ports.ts';
 import type { Proofs } from './proofs.ts';
 import type { Replicator } from './replicator.ts';
+import type { Retreat } from './retreat.ts';
 import type { Transitions } from './transitions.ts';
 
 /**
@@ -47,6 +48,7 @@ export type DutyParts = {
   readonly transitions: Transitions;
   readonly copies: Copies;
   readonly replicator: Replicator;
+  readonly retreat: Pick<Retreat, 'stateOf' | 'regained'>;
   readonly tell: Tell;
   readonly log: Logger;
 };
@@ -70,6 +72,7 @@ export function createDuties(parts: DutyParts): Duties {
     transitions,
     copies,
     replicator,
+    retreat,
     tell,
     log,
   } = parts;
@@ -80,7 +83,8 @@ export function createDuties(parts: DutyParts): Duties {
   let isDue = true;
 
   function dutyNow(volume: SeenVolume | null, record: VolumeRecord | null): Duty {
-    return dutyOf(node, volume === null ? null : directory.seen(volume, lease.session()), record);
+    const withdrawal = record === null ? null : retreat.stateOf(record.id);
+    return dutyOf(node, volume === null ? null : directory.seen(volume, lease.session()), record, withdrawal);
   }
 
   async function look(signal: AbortSignal): Promise<void> {
@@ -97,7 +101,9 @@ export function createDuties(parts: DutyParts): Duties {
         session !== null &&
         volume.session === session &&
         volume.doc.owner === node &&
-        !proofs.isLockedWith(id, session)
+        !proofs.isLockedWith(id, session) &&
+        // What was seen may be from before it was unlocked.
+        retreat.stateOf(id) === null
       )
         proofs.locked(id, session, Number.NEGATIVE_INFINITY);
       const { kind } = dutyNow(volume, record);
@@ -149,8 +155,19 @@ export function createDuties(parts: DutyParts): Duties {
     if (record === null) return;
     switch (duty.kind) {
       case 'lock':
-        if (volume !== null && (await transitions.lock(volume)))
-          log.info({ event: 'duty.locked', volume: record.name, dataset: record.id }, 'volume locked');
+        if (volume === null || !(await transitions.lock(volume))) return;
+        retreat.regained(record.id);
+        log.info({ event: 'duty.locked', volume: record.name, dataset: record.id }, 'volume locked');
+        return;
+      case 'give-up':
+        if (volume === null) return;
+        // What they write from here on would count as replicated. Who waits for the disk can't be stopped, and writes nothing.
+        await users.freeze([record.id]).catch((error: unknown) => {
+          log.warn({ event: 'duty.unfrozen', dataset: record.id, reason: messageOf(error) }, 'given up all the same');
+        });
+        proofs.dropped(record.id);
+        if (await transitions.unlock(volume))
+          log.warn({ event: 'duty.given-up', volume: record.name, dataset: record.id }, 'volume unlocked');
         return;
       case 'promote':
         if (volume !== null) await promote(record, volume);

@@ -10,6 +10,7 @@ import { eachOf } from './each-of.ts';
 import type { Lease } from './lease.ts';
 import type { Clock, Tell } from './ports.ts';
 import type { Promises } from './promises.ts';
+import type { Retreat } from './retreat.ts';
 import type { Takeover } from './takeover.ts';
 
 /**
@@ -30,6 +31,7 @@ export type FailoverParts = {
   readonly candidates: Candidates;
   readonly takeover: Takeover;
   readonly promises: Promises;
+  readonly retreat: Pick<Retreat, 'fault'>;
   readonly guardMs: number;
   readonly tell: Tell;
   readonly log: Logger;
@@ -46,7 +48,7 @@ const considerMs = 30_000;
 const restMs = { wait: 2_000, refuse: 10_000 } as const;
 
 export function createFailover(parts: FailoverParts): Failover {
-  const { node, clock, state, lease, directory, candidates, takeover, tell, log } = parts;
+  const { node, clock, state, lease, directory, candidates, takeover, retreat, tell, log } = parts;
   /** What was said of each volume. */
   const told = new Map<DatasetId, Set<string>>();
   /** What others were asked about is asked again after a while, or when the volume has changed. */
@@ -122,7 +124,11 @@ export function createFailover(parts: FailoverParts): Failover {
     const { kind, rule, reason } = decision;
     log.info({ event: `failover.${kind}`, volume: doc.name, dataset: doc.id, rule, reason }, 'not taken over');
     if (decision.kind === 'refuse' && decision.isFirst)
-      tell('failover-refused', doc.name, `${doc.owner} is dead, and ${node} does not take it: ${reason}`);
+      tell('failover-refused', doc.name, `${stateOf(doc.owner)}, and ${node} does not take it: ${reason}`);
+  }
+
+  function stateOf(owner: NodeName): string {
+    return directory.node(owner)?.alive == null ? `${owner} is dead` : `the pool of ${owner} has failed`;
   }
 
   return {
@@ -133,7 +139,7 @@ export function createFailover(parts: FailoverParts): Failover {
     async run(signal) {
       while (!signal.aborted) {
         isDue = false;
-        const isReady = directory.complete() && lease.session() !== null;
+        const isReady = directory.complete() && lease.session() !== null && retreat.fault() === null;
         const nextMs = isReady ? await look(signal) : clock.bootMs() + periodMs;
         if (!isDue) {
           const woken = new AbortController();

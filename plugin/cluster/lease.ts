@@ -40,25 +40,13 @@ export type LeaseParts = {
   readonly memory: { load(): SessionId | null; save(session: SessionId): void };
   /** Told when there is a new session, or none. */
   readonly onChange: () => void;
-  /** Nothing is renewed meanwhile: this node wants to be taken for dead. */
-  readonly isResting: () => boolean;
   readonly log: Logger;
 };
 
 /** Sessions whose last proof is remembered: the present one and those whose volumes may not be locked anew yet. */
 const rememberedMax = 8;
 
-export function createLease({
-  store,
-  clock,
-  timing,
-  node,
-  alive,
-  memory,
-  onChange,
-  isResting,
-  log,
-}: LeaseParts): Lease {
+export function createLease({ store, clock, timing, node, alive, memory, onChange, log }: LeaseParts): Lease {
   const proofs = new Map<SessionId, number>();
   let session: SessionId | null = null;
   let announced = false;
@@ -95,21 +83,8 @@ export function createLease({
     if (!announced) await announce(session);
   }
 
-  /** The guard time counts from the session's end whatever ended it. Where it can't be ended now, it ends by itself. */
-  async function rest(): Promise<void> {
-    if (session === null) return;
-    const ended = session;
-    log.warn({ event: 'lease.given-up', session }, 'the session is not renewed any more');
-    forget();
-    await store.destroySession(ended);
-  }
-
   function lost(): void {
     log.warn({ event: 'lease.ended', session }, 'the store has ended the session');
-    forget();
-  }
-
-  function forget(): void {
     session = null;
     announced = false;
     onChange();
@@ -131,8 +106,7 @@ export function createLease({
       while (!signal.aborted) {
         const startedMs = clock.bootMs();
         try {
-          if (isResting()) await rest();
-          else await obtain();
+          await obtain();
           if (fault !== null) log.info({ event: 'lease.store-back' }, 'the store answers again');
           fault = null;
         } catch (error) {

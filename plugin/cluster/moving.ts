@@ -50,6 +50,8 @@ export function createMoving(parts: MovingParts): Moving {
     if (to === node)
       throw new FlockError('invalid-request', `the volumes are on node ${to} already: name another node`);
     if (target.alive === null) throw notAlive(to);
+    if (target.doc.poolLost === true)
+      throw new FlockError('node-unreachable', `the pool of node ${to} has failed: "flockctl events" says why`);
     const format = directory.node(node)?.doc.format;
     if (format !== undefined && format !== target.doc.format)
       throw new FlockError(

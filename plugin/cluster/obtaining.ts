@@ -10,6 +10,7 @@ import type { Duties } from './duties.ts';
 import type { Fence } from './fence.ts';
 import type { Lease } from './lease.ts';
 import type { Clock, Peers } from './ports.ts';
+import type { Retreat } from './retreat.ts';
 
 /** What a mount needs before it may be given: that the volume is this node's own, and that this is proven. */
 export type Obtaining = {
@@ -28,11 +29,12 @@ export type ObtainingParts = {
   readonly directory: Directory;
   readonly fence: Fence;
   readonly duties: Duties;
+  readonly retreat: Pick<Retreat, 'fault' | 'stateOf'>;
   readonly fenceAfterMs: number;
 };
 
 export function createObtaining(parts: ObtainingParts): Obtaining {
-  const { node, clock, peers, state, lease, directory, fence, duties, fenceAfterMs } = parts;
+  const { node, clock, peers, state, lease, directory, fence, duties, retreat, fenceAfterMs } = parts;
   /** Enough for a mount to become a running container under the watch of the fence. */
   const mountMarginMs = Math.min(1_000, fenceAfterMs / 4);
 
@@ -52,6 +54,7 @@ export function createObtaining(parts: ObtainingParts): Obtaining {
       const isReady = local !== undefined && local.phase.kind !== 'handing-over';
       if (isReady && local.phase.kind !== 'ready') return;
       if (isReady && fence.isProven(local.id, mountMarginMs)) return await fence.watch(local.id);
+      refuseWithoutPool(name, local);
       const leftMs = obtainMs - (clock.bootMs() - startedMs);
       const id = local?.id ?? directory.byName(name)?.doc.id;
       if (id === undefined) throw new FlockError('volume-not-found', `there is no volume ${quote(name)}`);
@@ -79,6 +82,16 @@ export function createObtaining(parts: ObtainingParts): Obtaining {
       if (signal.aborted)
         throw new FlockError('caller-gone', `the caller does not wait for volume ${quote(name)} any more`);
     }
+  }
+
+  /** What is this node's own fails by itself where the pool is needed, or can still be read. */
+  function refuseWithoutPool(name: VolumeName, local: VolumeRecord | undefined): void {
+    const fault = retreat.fault();
+    if (fault === null || (local?.phase.kind === 'ready' && retreat.stateOf(local.id) === null)) return;
+    throw new FlockError(
+      'pool-unusable',
+      `volume ${quote(name)} can't be used on this node: ${fault}. Nodes with a copy go on with it ("flockctl failover ${name}" shows which)`,
+    );
   }
 
   function notInStore(name: VolumeName): FlockError {

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino';
-import { decodeSpace, keys, type SpaceDoc, type VolumeDoc } from '../../controller/model/cluster.ts';
+import { decodeSpace, keys, type NodeDoc, type SpaceDoc, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { messageOf } from '../../controller/model/errors.ts';
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import { prepareNodes } from '../../controller/model/node-index.ts';
@@ -48,6 +48,7 @@ const changesMax = 20;
 export function createPlacing(parts: PlacingParts): Placing {
   const { node, store, storage, clock, directory, transitions, replicator, volumes, usedBytes, log } = parts;
   const problems = new Map<DatasetId, readonly string[]>();
+  const poolLostSinceMs = new Map<NodeName, number>();
   let spaces = new Map<NodeName, SpaceDoc>();
   let told: SpaceDoc | null = null;
   let spaceAtMs = Number.NEGATIVE_INFINITY;
@@ -74,14 +75,21 @@ export function createPlacing(parts: PlacingParts): Placing {
     );
   }
 
+  /** A copy on a pool that has failed is none, and is waited for like one on a dead node. */
+  function lifeOf({ name, poolLost }: NodeDoc, seen: { readonly alive: boolean; readonly deadSinceMs: number | null }) {
+    if (poolLost !== true) poolLostSinceMs.delete(name);
+    else if (!poolLostSinceMs.has(name)) poolLostSinceMs.set(name, clock.bootMs());
+    const sinceMs = poolLostSinceMs.get(name);
+    return sinceMs === undefined ? seen : { alive: false, deadSinceMs: Math.min(sinceMs, seen.deadSinceMs ?? sinceMs) };
+  }
+
   /** Whether there is more to do at once. */
   async function round(): Promise<boolean> {
     await exchangeSpace();
     const nodes = prepareNodes(
       [...directory.nodes()].map(({ doc, alive, deadSinceMs }) => ({
         ...doc,
-        alive: alive !== null,
-        deadSinceMs,
+        ...lifeOf(doc, { alive: alive !== null, deadSinceMs }),
         space: spaces.get(doc.name) ?? null,
       })),
     );

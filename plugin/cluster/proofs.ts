@@ -20,7 +20,8 @@ export type Proofs = {
   confirmedAtMs(id: DatasetId): number;
 };
 
-export function createProofs(lease: Lease): Proofs {
+/** `isWithdrawn`: what this node has given up is not proven, whatever it is locked with. */
+export function createProofs(lease: Lease, isWithdrawn: (id: DatasetId) => boolean): Proofs {
   const locks = new Map<DatasetId, { readonly session: SessionId; readonly atMs: number }>();
   const promises = new Map<DatasetId, number>();
   const never = Number.NEGATIVE_INFINITY;
@@ -35,8 +36,8 @@ export function createProofs(lease: Lease): Proofs {
       promises.delete(id);
     },
     isLockedWith: (id, session) => locks.get(id)?.session === session,
-    confirmedAtMs: provenByLock,
-    provenAtMs: (id) => Math.max(provenByLock(id), promises.get(id) ?? never),
+    confirmedAtMs: (id) => (isWithdrawn(id) ? never : provenByLock(id)),
+    provenAtMs: (id) => (isWithdrawn(id) ? never : Math.max(provenByLock(id), promises.get(id) ?? never)),
   };
 
   function provenByLock(id: DatasetId): number {

@@ -38,6 +38,8 @@ export type Work = {
   /** All snapshots, oldest first; null: to be listed anew. */
   history: readonly Snapshot[] | null;
   newest: { readonly identity: string; readonly name: SnapshotName; readonly atMs: number } | null;
+  /** Of the last snapshots that were made here for replication: the boot time at which each was everything, by identity. */
+  readonly takenAtMs: Map<string, number>;
   checkAtMs: number;
   /** It is being looked at now. */
   isAttended: boolean;
@@ -80,6 +82,7 @@ export function createWork(
     touched: true,
     history: null,
     newest: null,
+    takenAtMs: new Map(),
     checkAtMs: 0,
     isAttended: false,
     pruneAtMs,
@@ -143,7 +146,18 @@ export function has(target: Target, identity: string | undefined): boolean {
   return identity !== undefined && target.copy?.snapshots?.at(-1)?.identity === identity;
 }
 
-/** The copy has the volume's newest snapshot, which was everything at that time. */
+/** A snapshot was made of all that the volume had at that time. */
+export function noteTaken(work: Work, newest: NonNullable<Work['newest']>): void {
+  work.newest = newest;
+  work.takenAtMs.set(newest.identity, newest.atMs);
+  const [oldest] = work.takenAtMs.keys();
+  if (work.takenAtMs.size > takenMax && oldest !== undefined) work.takenAtMs.delete(oldest);
+}
+
+/** So many newer ones may there be when one has arrived at a slow copy. */
+const takenMax = 256;
+
+/** The copy has this snapshot, which was everything at that time. */
 export function noteComplete(target: Target, { identity, atMs }: Complete): void {
   target.currentAtMs = atMs;
   target.complete = { identity, atMs };

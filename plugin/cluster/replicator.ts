@@ -22,6 +22,7 @@ import {
   historyOf,
   nextCheckMs,
   noteComplete,
+  noteTaken,
   statusOf,
   targetOf,
   touch,
@@ -204,7 +205,7 @@ export function createReplicator(parts: ReplicatorParts): Replicator {
       work.touched = true;
       throw error;
     });
-    work.newest = { identity: made.identity, name, atMs };
+    noteTaken(work, { identity: made.identity, name, atMs });
     work.mark = mark;
     if (work.history !== null) work.history = [...work.history, made];
   }

@@ -1,42 +1,60 @@
 import type { Logger } from 'pino';
 import { messageOf } from '../../controller/model/errors.ts';
-import type { NodeName } from '../../controller/model/names.ts';
+import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { PoolStatus, Storage } from '../storage/storage.ts';
 import type { Clock, Tell } from './ports.ts';
 import { within } from './within.ts';
 
 /**
- * A host can live on without its disk. Its plugin would renew its session for ever, and nobody might take its volumes. So a node whose
- * pool can't be written to stops proving that its volumes are its own: from there on everything happens as if the host had died. Its
- * users stand at the deadline, the session ends, the guard passes, another node takes each volume that may be taken.
+ * A host can live on without its disk. Its session says that it lives, so nobody might take its volumes, and they would be down for as
+ * long as the disk is. So a node whose pool can't be written to says so in its own document, and gives up those volumes that another
+ * node could take: it proves them no more, stops their users and unlocks them. What is not on that pool, and what nobody else has, goes
+ * on as before.
  *
  * Only what the pool itself says counts. A command that fails, or does not answer, may be a busy disk, and taking that for a dead one
  * would stop services for nothing.
  */
 export type Retreat = {
-  /** Whether this node has stopped proving. It goes on when its pool is back. */
-  hasRetreated(): boolean;
+  /** Why nothing can be written to the pool, sure or not yet: nothing of others' is to come here. null: as far as this node knows it can. */
+  fault(): string | null;
+  /** What this node does about a volume of its own; null: nothing special. Neither `given` nor `returning` is proven. */
+  stateOf(id: DatasetId): Withdrawal | null;
+  /** It is locked again, by a transaction of after the return. */
+  regained(id: DatasetId): void;
   run(signal: AbortSignal): Promise<void>;
 };
+
+/** `given`: to be unlocked, and left so. `returning`: to be locked anew before anything else, for somebody may just be taking it. */
+export type Withdrawal = 'given' | 'returning';
 
 export type RetreatParts = {
   readonly node: NodeName;
   readonly storage: Pick<Storage, 'pool'>;
   readonly clock: Clock;
-  /** Whether a living node has a copy of a volume of this one. Else the users of what is left, who may still read, would stop for nothing. */
-  readonly wouldHelp: () => boolean;
+  /** The volumes that are this node's own by its records; until its users were ended also one that somebody has taken. */
+  readonly owned: () => readonly DatasetId[];
+  /** Whether it is this node's by the store, and a living node could take it. Else its users, who may still read, would stop for nothing. */
+  readonly canBeTaken: (id: DatasetId) => boolean;
+  /** What this node's own document says. */
+  readonly isMarked: () => boolean;
+  /** Has it say so. Fails while the store does not answer. */
+  readonly mark: (isLost: boolean) => Promise<void>;
+  readonly onChange: () => void;
   readonly tell: Tell;
   readonly log: Logger;
 };
 
-/** `lost`: the pool has been failing for long enough to be sure. */
+/** Boot time. `lastMs`: of the last look that found it so. */
 export type PoolHealth =
   | { readonly kind: 'well' }
-  | { readonly kind: 'failing'; readonly sinceMs: number }
-  | { readonly kind: 'lost'; readonly hasRetreated: boolean };
+  | { readonly kind: 'failing'; readonly sinceMs: number; readonly lastMs: number }
+  | { readonly kind: 'lost' };
 
-/** Of the boot clock; a daemon that is started again, or a pool that is imported anew, is back within seconds. */
+/** A daemon that is started again, or a pool that is imported anew, is back within seconds. */
 export const poolLostAfterMs = 5_000;
+/** Faults that lie farther apart are two. */
+export const faultMsMax = 15_000;
+const unknownFault = 'the pool can’t be written to';
 const lookMs = 2_000;
 const answerMsMax = 10_000;
 
@@ -47,50 +65,71 @@ export function faultOf(status: PoolStatus): string | null {
 }
 
 /** What to think of the pool after a look at it; `status` null: there was no answer. Pure. */
-export function judgePool(
-  before: PoolHealth,
-  look: { readonly status: PoolStatus | null; readonly nowMs: number; readonly wouldHelp: boolean },
-): PoolHealth {
-  const { status, nowMs, wouldHelp } = look;
+export function judgePool(before: PoolHealth, status: PoolStatus | null, nowMs: number): PoolHealth {
   if (status?.state === 'online') return { kind: 'well' };
-  if (before.kind === 'lost') return { kind: 'lost', hasRetreated: before.hasRetreated || wouldHelp };
-  if (status === null || faultOf(status) === null) return before;
-  if (before.kind === 'well') return { kind: 'failing', sinceMs: nowMs };
-  return nowMs - before.sinceMs < poolLostAfterMs ? before : { kind: 'lost', hasRetreated: wouldHelp };
+  if (before.kind === 'lost' || status === null || faultOf(status) === null) return before;
+  if (before.kind === 'well' || nowMs - before.lastMs > faultMsMax)
+    return { kind: 'failing', sinceMs: nowMs, lastMs: nowMs };
+  return nowMs - before.sinceMs < poolLostAfterMs ? { ...before, lastMs: nowMs } : { kind: 'lost' };
 }
 
-export function createRetreat({ node, storage, clock, wouldHelp, tell, log }: RetreatParts): Retreat {
+export function createRetreat(parts: RetreatParts): Retreat {
+  const { node, storage, clock, owned, canBeTaken, isMarked, mark, onChange, tell, log } = parts;
   let health: PoolHealth = { kind: 'well' };
-  let fault = '';
-
-  const hasRetreated = () => health.kind === 'lost' && health.hasRetreated;
+  let fault: string | null = null;
+  let hasLooked = false;
+  const withdrawn = new Map<DatasetId, Withdrawal>();
 
   async function look(signal: AbortSignal): Promise<void> {
     const status = await within(clock, answerMsMax, signal, storage.pool());
     const before = health;
-    health = judgePool(before, { status, nowMs: clock.bootMs(), wouldHelp: wouldHelp() });
-    fault = (status === null ? null : faultOf(status)) ?? fault;
-    if (health.kind === 'lost' && (before.kind !== 'lost' || before.hasRetreated !== health.hasRetreated)) {
-      const text = `${fault}: ${
-        health.hasRetreated
-          ? 'this node gives up its volumes, as a dead one would; those that have copies get another owner as far as their failover option allows'
-          : 'no other living node has a copy of its volumes, so it keeps them'
-      }`;
-      log.error({ event: 'pool.lost', hasRetreated: health.hasRetreated }, text);
+    // What an earlier process was sure of needs no second proof.
+    const known: PoolHealth = !hasLooked && isMarked() ? { kind: 'lost' } : before;
+    health = judgePool(known, status, clock.bootMs());
+    hasLooked = true;
+    fault = health.kind === 'well' ? null : ((status === null ? null : faultOf(status)) ?? fault);
+    if (health.kind === 'lost' && before.kind !== 'lost') {
+      const text = `${fault ?? unknownFault}: volumes of this node that have copies go to the nodes with those, as far as their failover option allows`;
+      log.error({ event: 'pool.lost' }, text);
       tell('pool-lost', node, text);
     }
     if (health.kind === 'well' && before.kind === 'lost') {
       log.info({ event: 'pool.back' }, 'the pool can be written to again');
       tell('pool-back', node, 'its pool can be written to again');
     }
+    if (health.kind !== 'failing' && isMarked() !== (health.kind === 'lost')) await mark(health.kind === 'lost');
+    withdraw(health.kind === 'lost');
+  }
+
+  /** Others take only what a node gives up that says so: not before that. */
+  function withdraw(isLost: boolean): void {
+    const mine = new Set(owned());
+    let hasChanged = false;
+    const set = (id: DatasetId, state: Withdrawal) => {
+      if (withdrawn.get(id) === state) return;
+      withdrawn.set(id, state);
+      hasChanged = true;
+      log.warn({ event: `pool.${state}`, dataset: id }, 'a volume is withdrawn');
+    };
+    for (const id of withdrawn.keys()) if (!mine.has(id)) withdrawn.delete(id);
+    for (const id of mine) {
+      if (isLost && isMarked() && canBeTaken(id)) set(id, 'given');
+      else if (withdrawn.has(id)) set(id, 'returning');
+    }
+    if (hasChanged) onChange();
   }
 
   return {
-    hasRetreated,
+    fault: () => fault ?? (!hasLooked && isMarked() ? unknownFault : null),
+    // Nothing is locked and thawed for the moment between a start and the first look.
+    stateOf: (id) => withdrawn.get(id) ?? (!hasLooked && isMarked() && canBeTaken(id) ? 'given' : null),
+    regained(id) {
+      if (withdrawn.get(id) === 'returning') withdrawn.delete(id);
+    },
     async run(signal) {
       while (!signal.aborted) {
         await look(signal).catch((error: unknown) =>
-          log.error({ event: 'pool.look-failed', reason: messageOf(error) }, 'will be tried again'),
+          log.warn({ event: 'pool.look-failed', reason: messageOf(error) }, 'will be tried again'),
         );
         await clock.sleep(lookMs, signal);
       }

@@ -14,6 +14,7 @@ import type { Directory, SeenVolume } from './directory.ts';
 import type { Duties } from './duties.ts';
 import type { Clock, Tell } from './ports.ts';
 import type { Promises } from './promises.ts';
+import type { Retreat } from './retreat.ts';
 import type { Transitions } from './transitions.ts';
 
 /** How a copy becomes the volume when its owner is gone: on a person's word, or by itself. */
@@ -36,6 +37,7 @@ export type TakeoverParts = {
   readonly candidates: Candidates;
   readonly promises: Promises;
   readonly duties: Duties;
+  readonly retreat: Pick<Retreat, 'fault'>;
   readonly tell: Tell;
   readonly log: Logger;
 };
@@ -58,6 +60,7 @@ export function createTakeover(parts: TakeoverParts): Takeover {
     candidates,
     promises,
     duties,
+    retreat,
     tell,
     log,
   } = parts;
@@ -142,6 +145,12 @@ export function createTakeover(parts: TakeoverParts): Takeover {
           return (
             state.byId(doc.id) ??
             Promise.reject(new FlockError('dataset-missing', `volume ${quote(name)} is not in the pool`))
+          );
+        const fault = retreat.fault();
+        if (fault !== null)
+          throw new FlockError(
+            'pool-unusable',
+            `volume ${quote(doc.name)} can't be taken over by this node: ${fault}. Take it on another node with a copy`,
           );
         const done = await attempt(seen, { cause: 'operator', force }, signal);
         if (done.kind === 'done') return done.record;

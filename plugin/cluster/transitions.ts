@@ -23,6 +23,8 @@ export type Transitions = {
   claim(record: VolumeRecord): Promise<VolumeDoc>;
   /** Locks a volume that the document gives to this node. false: not possible now. */
   lock(volume: SeenVolume): Promise<boolean>;
+  /** Gives up the lock of a volume of ours, which stays ours until somebody takes it. false: not now. */
+  unlock(volume: SeenVolume): Promise<boolean>;
   /** Makes sure that the volume is ours and that no transaction begun before can still change that. false: it is not, or not now. */
   reaffirm(volume: SeenVolume): Promise<boolean>;
   /** Changes a document of ours. Throws `not-owner` if it is not (any more). */
@@ -101,6 +103,17 @@ export function createTransitions({ store, clock, lease, proofs, directory, node
 
   return {
     lock,
+    async unlock({ doc, index }) {
+      const value = encode(revised(doc));
+      const outcome = await changes.transact(
+        [doc],
+        [
+          { kind: 'check-index', key: keys.volume(doc.id), index },
+          { kind: 'unlock', key: keys.volume(doc.id), value, session: sessionNow() },
+        ],
+      );
+      return outcome.kind === 'done';
+    },
     certain: (id) => changes.certain(id, directory.volume(id)),
     async claim(record) {
       const session = sessionNow();

@@ -4,8 +4,8 @@ import type { DatasetId, HoldTag, SnapshotName } from '../../controller/model/na
 /** What survives the process that uses a memory backend. A power cut is simulated by emptying `mounted`. */
 export type MemoryDisk = {
   sizeBytes: number | null;
-  /** Set while it does not work. */
-  fault: string | null;
+  /** Set while it does not work; `read-only`: but for reading. */
+  fault: 'failed' | 'read-only' | null;
   readonly datasets: Map<DatasetId, Live>;
   readonly mounted: Set<DatasetId>;
   /** Each content that was ever live has a mark of its own. */

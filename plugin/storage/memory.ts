@@ -96,10 +96,16 @@ export function createMemory(options: MemoryOptions): MemoryStorage {
     },
     async pool() {
       const name = fileSystem;
-      if (disk.fault !== null) return { state: 'failed', name, reason: disk.fault };
+      if (disk.fault === 'failed') return { state: 'failed', name, reason: 'the memory pool has failed' };
       if (disk.sizeBytes === null) return { state: 'missing', name, reason: 'the memory pool was not made yet' };
       const { sizeBytes } = disk;
-      return { state: 'online', name, sizeBytes, freeBytes: Math.max(0, sizeBytes - usedOf(disk)), warning: null };
+      return {
+        state: disk.fault ?? 'online',
+        name,
+        sizeBytes,
+        freeBytes: Math.max(0, sizeBytes - usedOf(disk)),
+        warning: null,
+      };
     },
     capabilities: async () => capabilities,
     list: async () =>

@@ -190,7 +190,7 @@ function loseOwnerOf(
       .map((doc) => ({ doc, lastAtMs: failovers.takenAtMs(doc.id) }));
     if (isHalf) loseStore(host, goneMs);
     else {
-      if (isPool) host.disk.fault = 'the pool has failed';
+      if (isPool) host.disk.fault = random.chance(0.5) ? 'failed' : 'read-only';
       else losePower(host, goneMs);
       for (const end of ends) end();
     }

@@ -53,8 +53,8 @@ const kinds: Readonly<Record<string, Fault>> = {
   /** The machine lives on. */
   'pool fails': {
     weight: 2,
-    begin(_world, host) {
-      host.disk.fault = 'the pool has failed';
+    begin(world, host) {
+      host.disk.fault = world.random.chance(0.5) ? 'failed' : 'read-only';
       return () => {
         host.disk.fault = null;
       };

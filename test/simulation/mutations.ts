@@ -53,20 +53,15 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'a node whose pool has failed keeps its volumes',
     file: 'plugin/cluster/retreat.ts',
-    changes: [
-      {
-        from: "const hasRetreated = () => health.kind === 'lost' && health.hasRetreated;",
-        to: 'const hasRetreated = () => false;',
-      },
-    ],
+    changes: [{ from: 'if (isLost && isMarked() && canBeTaken(id))', to: 'if (false)' }],
     rules: ['F6'],
     seedsMax: 300,
   },
   {
-    name: 'a node whose pool has failed goes on by promises',
-    file: 'plugin/cluster/agent.ts',
-    changes: [{ from: 'retreat.hasRetreated() && doc.replicas.length > 0 ? [] : ', to: '' }],
-    rules: ['F6'],
+    name: 'what was given up is proven again before it is locked',
+    file: 'plugin/cluster/retreat.ts',
+    changes: [{ from: "else if (withdrawn.has(id)) set(id, 'returning');", to: 'else withdrawn.delete(id);' }],
+    rules: ['I1', 'I2'],
     seedsMax: 300,
   },
   {

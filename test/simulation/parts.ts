@@ -96,9 +96,21 @@ export function createGatedStorage(world: World, host: Host, gate: Gate): Storag
     streams: network.streamsOf(host),
   });
 
-  function refuseBroken(): void {
-    const { fault } = host.disk;
-    if (fault !== null) throw new FlockError('pool-unusable', fault);
+  const reads = new Set<unknown>([
+    memory.capabilities,
+    memory.list,
+    memory.exists,
+    memory.mount,
+    memory.unmount,
+    memory.contentMarks,
+    memory.estimate,
+    memory.resumeToken,
+    listSnapshots,
+  ]);
+
+  function refuseBroken(isRead: boolean): void {
+    if (host.disk.fault === 'failed') throw new FlockError('pool-unusable', 'the pool has failed');
+    if (host.disk.fault === 'read-only' && !isRead) throw new FlockError('pool-read-only', 'the pool is read-only');
   }
 
   const slow =
@@ -107,11 +119,22 @@ export function createGatedStorage(world: World, host: Host, gate: Gate): Storag
       gate.own(() =>
         gate.pass(
           host.command(async () => {
-            refuseBroken();
+            refuseBroken(reads.has(work));
             return await work(...given);
           }),
         ),
       );
+
+  /** Without the sizes, which cost more than all the rest. */
+  async function listSnapshots(id: DatasetId): ReturnType<Storage['snapshots']> {
+    return liveOf(host.disk, id).snapshots.map(({ name, identity, createdAtMs, holds }) => ({
+      name,
+      identity,
+      createdAtMs,
+      uniqueBytes: 0,
+      holds: [...holds],
+    }));
+  }
 
   function refuseUsed(id: DatasetId): void {
     for (const { volume } of host.containers)
@@ -134,16 +157,7 @@ export function createGatedStorage(world: World, host: Host, gate: Gate): Storag
     mount: slow(memory.mount),
     unmount: slow(memory.unmount),
     snapshot: slow(memory.snapshot),
-    // Without the sizes, which cost more than all the rest.
-    snapshots: slow(async (id) =>
-      liveOf(host.disk, id).snapshots.map(({ name, identity, createdAtMs, holds }) => ({
-        name,
-        identity,
-        createdAtMs,
-        uniqueBytes: 0,
-        holds: [...holds],
-      })),
-    ),
+    snapshots: slow(listSnapshots),
     destroySnapshot: slow(memory.destroySnapshot),
     hold: slow(memory.hold),
     release: slow(memory.release),
@@ -157,7 +171,7 @@ export function createGatedStorage(world: World, host: Host, gate: Gate): Storag
     contentMarks: slow(memory.contentMarks),
     estimate: slow(memory.estimate),
     async send(request, sink, signal) {
-      refuseBroken();
+      refuseBroken(true);
       await gate.own(() => gate.pass(memory.send(request, sink, signal)));
     },
     receive: (request, source, signal) =>
@@ -165,7 +179,7 @@ export function createGatedStorage(world: World, host: Host, gate: Gate): Storag
         gate.pass(
           host.command(async () => {
             refuseUsed(request.id);
-            refuseBroken();
+            refuseBroken(false);
             const received = await memory.receive(request, source, signal);
             refuseUsed(request.id);
             checks.received(host, request.id);

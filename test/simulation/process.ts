@@ -88,7 +88,7 @@ export function startProcess(world: World, host: Host): Process {
   async function start(): Promise<void> {
     for (;;) {
       try {
-        if (host.disk.fault !== null) throw new Error(host.disk.fault);
+        if (host.disk.fault === 'failed') throw new Error('the pool has failed');
         return await recover(context, running.signal);
       } catch (error) {
         log.error({ event: 'node.failed', reason: messageOf(error) }, 'will be tried again');

@@ -87,7 +87,7 @@ describe('volumes whose owner is cut off', () => {
     await until('the copy is there', waitMs, () =>
       n1.agent.copies(id).some(({ state }) => state === 'in-sync') ? true : undefined,
     );
-    n1.disk.fault = 'the disk has gone';
+    n1.disk.fault = 'failed';
     const owner = await until('another node owns it', waitMs, () => {
       const seen = docOf(auto)?.owner;
       return seen === 'n1' ? undefined : seen;
@@ -99,7 +99,7 @@ describe('volumes whose owner is cut off', () => {
       lost.map(({ node, subject }) => [node, subject]),
       [['n1', 'n1']],
     );
-    assert.match(lost[0]?.text ?? '', /^the disk has gone: this node gives up its volumes/);
+    assert.match(lost[0]?.text ?? '', /^the memory pool has failed: volumes of this node/);
     assert.equal(docOf(fixed)?.owner, 'n1');
 
     // As the plugin would, if these were processes.

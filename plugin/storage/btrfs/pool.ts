@@ -133,8 +133,10 @@ export function createPool(host: Host): Pool {
       return { state, name, sizeBytes: blocks * bsize, freeBytes: bavail * bsize, warning: await deviceErrors(device) };
     } catch (error) {
       const known = translate(error, 'pool-unusable');
-      const state = known instanceof FlockError && known.code === 'pool-missing' ? 'missing' : 'unusable';
-      return { state, name, reason: messageOf(known) };
+      const isMissing = known instanceof FlockError && known.code === 'pool-missing';
+      // Its file or link may be away for a moment, while what is mounted works on.
+      const isMounted = isMissing && verified !== null && (await mountedTop())?.source === verified.device;
+      return { state: isMissing && !isMounted ? 'missing' : 'unusable', name, reason: messageOf(known) };
     }
   }
 

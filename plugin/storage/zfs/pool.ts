@@ -1,6 +1,7 @@
 import { access, mkdir, readFile, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { FlockError, hasCode, messageOf } from '../../../controller/model/errors.ts';
+import { CommandError } from '../../exec.ts';
 import type { PoolStatus } from '../storage.ts';
 import { createPoolArguments, createPrefixArguments, importArguments } from './arguments.ts';
 import { poolOf } from './config.ts';
@@ -89,6 +90,13 @@ export function createPool(runner: Runner): Pool {
     return text.trim() === 'SUSPENDED';
   }
 
+  /** Silence is taken for a daemon that is down where somebody waits for an answer; here it may be a busy disk. */
+  function stateBy(error: unknown): 'missing' | 'failed' | 'unusable' {
+    if (hasCode(error, 'pool-missing')) return 'missing';
+    const said = error instanceof Error && error.cause instanceof CommandError && !error.cause.timedOut;
+    return hasCode(error, 'storage-daemon-down') && said ? 'failed' : 'unusable';
+  }
+
   const describeHealth = (health: string) => `the zpool ${pool} is ${health}: see "zpool status ${pool}"`;
 
   return {
@@ -111,12 +119,7 @@ export function createPool(runner: Runner): Pool {
         const warning = health === 'ONLINE' ? null : describeHealth(health);
         return { state: readOnly ? 'read-only' : 'online', name, sizeBytes, freeBytes, warning };
       } catch (error) {
-        const state = hasCode(error, 'pool-missing')
-          ? 'missing'
-          : hasCode(error, 'storage-daemon-down')
-            ? 'failed'
-            : 'unusable';
-        return { state, name, reason: messageOf(error) };
+        return { state: stateBy(error), name, reason: messageOf(error) };
       }
     },
 

@@ -194,7 +194,7 @@ export function failovers(members: () => Members): void {
           `      both were back ${((await bootSeconds()) - failedAt).toFixed(1)} s after the disk had failed`,
         );
         const [lost] = await happened(members(), 'pool-lost', /n1/);
-        assert.match(lost?.text ?? '', /read-only: this node gives up its volumes/);
+        assert.match(lost?.text ?? '', /read-only: volumes of this node/);
         const before = await acknowledged(n(1), ofFirst);
         assert.ok(before.length > 0);
         await mend();
