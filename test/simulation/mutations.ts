@@ -58,13 +58,6 @@ export const mutations: readonly Mutation[] = [
     seedsMax: 300,
   },
   {
-    name: 'what was given up is proven again before it is locked',
-    file: 'plugin/cluster/retreat.ts',
-    changes: [{ from: "else if (withdrawn.has(id)) set(id, 'returning');", to: 'else withdrawn.delete(id);' }],
-    rules: ['I1', 'I2'],
-    seedsMax: 300,
-  },
-  {
     name: 'a copy takes streams of any epoch',
     file: 'plugin/cluster/copies.ts',
     changes: [

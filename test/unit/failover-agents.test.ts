@@ -108,10 +108,8 @@ describe('volumes whose owner is cut off', () => {
     await until('n1 has a copy of it', waitMs, () =>
       n1.context.state.byId(id)?.phase.kind === 'replica' ? true : undefined,
     );
-    assert.deepEqual(
-      toldOf('pool-back').map(({ node }) => node),
-      ['n1'],
-    );
+    const back = await until('it is told', waitMs, () => toldOf('pool-back')[0]);
+    assert.deepEqual([back.node, docOf(fixed)?.owner], ['n1', 'n1']);
     assert.equal(n1.context.state.byName(fixed)?.phase.kind, 'ready');
   });
 });
