@@ -4,6 +4,7 @@ import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
 import {
   answersFrom,
   checkNoted,
+  counterLabels,
   counterOf,
   loadCounter,
   notedBy,
@@ -22,11 +23,18 @@ import {
 import { happened, known, workloadsOf } from '../../support/cluster/moving.ts';
 import { bootSeconds } from '../../support/cluster/probes.ts';
 import { acknowledged, checkRecords, type Entry, readRecords, type Writer } from '../../support/cluster/records.ts';
+import { startRequestLoad } from '../../support/cluster/request-load.ts';
+import { runScript } from '../../support/cluster/web.ts';
 import { until } from '../../support/until.ts';
 
 const backMsMax = 90_000;
 const wakeSecondsMax = 3;
 const writer: Writer = { container: 'writer', volume: 'log' };
+/** A service without state that says where it is. */
+const echo = `
+  const node = 'n' + (Number(require('node:os').networkInterfaces().eth0[0].address.split('.')[1]) - 20);
+  process.on('SIGTERM', () => process.exit(0));
+  require('node:http').createServer((req, res) => res.end((req.headers['x-request-id'] ?? '-') + ' ' + node + ' 1')).listen(8080);`;
 const copies = ['replicas=1', 'remote-replicas=1', 'failover=auto'];
 
 /** What all of these tests begin with and look at in the end. */
@@ -178,8 +186,13 @@ export function failovers(members: () => Members): void {
       );
     });
 
-    it('a host lives on without its disk: it gives up its volumes, and the others go on; when it has a disk again it follows', async () => {
+    it('a host lives on without its disk: the others go on with its volumes, all else goes on there; when it has a disk again it follows', async () => {
       const { webId, writerId } = await begin();
+      const plain = counterOf('plain');
+      await runScript(n(1), plain.name, echo, counterLabels(plain));
+      await known(members(), n(1), plain.name);
+      await answersFrom(hosts(), plain, 'n1');
+      const load = startRequestLoad(n(3), { name: 'plain', url: `http://${n(2).address}/`, host: plain.host });
       const ofFirst = { ...writer, container: writerId };
       const failedAt = await bootSeconds();
       const mend = await failDisk(n(1));
@@ -189,12 +202,21 @@ export function failovers(members: () => Members): void {
           const node = (await workloadsOf(members())).find(({ name }) => name === 'web')?.node;
           return node === undefined || node === 'n1' ? undefined : node;
         });
-        await answersFrom([n(2), n(3)], web, webNode, backMsMax);
+        // The first host's own entrance leads there, too.
+        await answersFrom(hosts(), web, webNode, backMsMax);
         console.log(
           `      both were back ${((await bootSeconds()) - failedAt).toFixed(1)} s after the disk had failed`,
         );
         const [lost] = await happened(members(), 'pool-lost', /n1/);
         assert.match(lost?.text ?? '', /read-only: volumes of this node/);
+        const { workers } = await load.stop();
+        assert.deepEqual(
+          workers.flatMap(({ failed }) => failed),
+          [],
+        );
+        assert.ok(workers.reduce((sum, { sent }) => sum + sent, 0) > 100);
+        await answersFrom(hosts(), plain, 'n1');
+        assert.match(await n(2).flockctl('node', 'ls'), /n1 .*up, POOL LOST/);
         const before = await acknowledged(n(1), ofFirst);
         assert.ok(before.length > 0);
         await mend();
@@ -203,7 +225,11 @@ export function failovers(members: () => Members): void {
         await assertPutAway([webId, writerId]);
         await settled(members(), 120_000);
         await assertOneWriter(now, before);
+        await until('it has said that its pool is back', 30_000, async () =>
+          (await happened(members(), 'pool-back', /n1/)).length > 0 ? true : undefined,
+        );
       } finally {
+        await load.stop().catch(() => undefined);
         await mend().catch(() => undefined);
       }
     });
