@@ -34,7 +34,9 @@ const savedSchema = z.object({
     links: z.array(storedLinkSchema),
     services: z.array(serviceSettingsSchema),
     certificates: z.array(storedCertificateSchema),
-    members: z.array(z.tuple([nodeName, z.object({ alive: z.boolean() })])).nullable(),
+    members: z
+      .array(z.tuple([nodeName, z.object({ alive: z.boolean(), poolLost: z.boolean().optional() })]))
+      .nullable(),
   }),
 });
 

@@ -78,14 +78,14 @@ export function createRetreat(parts: RetreatParts): Retreat {
   let health: PoolHealth = { kind: 'well' };
   let fault: string | null = null;
   let hasLooked = false;
+  let isBackTold = false;
   const withdrawn = new Map<DatasetId, Withdrawal>();
 
   async function look(signal: AbortSignal): Promise<void> {
     const status = await within(clock, answerMsMax, signal, storage.pool());
-    const before = health;
     // What an earlier process was sure of needs no second proof.
-    const known: PoolHealth = !hasLooked && isMarked() ? { kind: 'lost' } : before;
-    health = judgePool(known, status, clock.bootMs());
+    const before: PoolHealth = !hasLooked && isMarked() ? { kind: 'lost' } : health;
+    health = judgePool(before, status, clock.bootMs());
     hasLooked = true;
     fault = health.kind === 'well' ? null : ((status === null ? null : faultOf(status)) ?? fault);
     if (health.kind === 'lost' && before.kind !== 'lost') {
@@ -93,12 +93,16 @@ export function createRetreat(parts: RetreatParts): Retreat {
       log.error({ event: 'pool.lost' }, text);
       tell('pool-lost', node, text);
     }
-    if (health.kind === 'well' && before.kind === 'lost') {
-      log.info({ event: 'pool.back' }, 'the pool can be written to again');
-      tell('pool-back', node, 'its pool can be written to again');
-    }
-    if (health.kind !== 'failing' && isMarked() !== (health.kind === 'lost')) await mark(health.kind === 'lost');
     withdraw(health.kind === 'lost');
+    if (health.kind === 'lost' && !isMarked()) {
+      await mark(true);
+      isBackTold = false;
+    }
+    if (health.kind === 'well' && isMarked()) {
+      await mark(false);
+      if (!isBackTold) tell('pool-back', node, 'its pool can be written to again');
+      isBackTold = true;
+    }
   }
 
   /** Others take only what a node gives up that says so: not before that. */

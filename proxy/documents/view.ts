@@ -2,8 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { z } from 'zod';
 import { isLocked } from '../../controller/cluster/entries.ts';
-import { keys } from '../../controller/model/cluster.ts';
+import { decodeNode, keys } from '../../controller/model/cluster.ts';
 import { messageOf } from '../../controller/model/errors.ts';
+import type { NodeName } from '../../controller/model/names.ts';
 import type { Entry, Store } from '../../controller/store/store.ts';
 import { type Documents, noDocuments, type Problem } from '../model/collect.ts';
 import { containerSchema } from '../model/containers.ts';
@@ -212,20 +213,33 @@ function documentParts(found: Found): readonly Part[] {
 }
 
 /** Who is in the cluster is in the keys, so that a node whose document can't be read here counts all the same. */
+/** Of a node's document; one that can't be read says nothing. */
+function isPoolLost(text: string): boolean {
+  try {
+    return decodeNode(text).poolLost === true;
+  } catch {
+    return false;
+  }
+}
+
 function memberParts(found: Found): readonly Part[] {
   const namesOf = (below: string, entries: readonly Entry[]) =>
     entries.flatMap(({ key }) => nodeOfKey(key, below) ?? []);
-  let nodes: ReturnType<typeof namesOf> = [];
+  let nodes: readonly { readonly name: NodeName; readonly poolLost: boolean }[] = [];
   let alive: ReadonlySet<string> = new Set();
   const combine = () => {
-    found.members = new Map(nodes.map((name) => [name, { alive: alive.has(name) }]));
+    found.members = new Map(
+      nodes.map(({ name, poolLost }) => [name, { alive: alive.has(name), ...(poolLost ? { poolLost } : {}) }]),
+    );
     return [];
   };
   return [
     {
       below: keys.nodes,
       take(entries) {
-        nodes = namesOf(keys.nodes, entries);
+        nodes = entries.flatMap((entry) =>
+          namesOf(keys.nodes, [entry]).map((name) => ({ name, poolLost: isPoolLost(entry.value) })),
+        );
         return combine();
       },
     },

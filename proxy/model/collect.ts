@@ -13,7 +13,7 @@ export type Documents = {
   readonly services: readonly ServiceSettings[];
   readonly certificates: readonly StoredCertificate[];
   /** The nodes of the cluster; null: this host is in none. */
-  readonly members: ReadonlyMap<NodeName, { readonly alive: boolean }> | null;
+  readonly members: ReadonlyMap<NodeName, { readonly alive: boolean; readonly poolLost?: boolean | undefined }> | null;
 };
 
 export const noDocuments: Documents = {
@@ -49,6 +49,15 @@ export function collect(documents: Documents, self: NodeName, nowMs: number): Co
   const isMember = (node: NodeName) => members === null || node === self || members.has(node);
   const isAlive = (node: NodeName) => members === null || node === self || members.get(node)?.alive === true;
   const containers = documents.containers.filter(({ node }) => isMember(node));
+  // One that waits for a disk that has failed still runs for Docker, and can't be ended: not where another serves.
+  const isStuck = ({ node, hasVolume }: ContainerDoc) => hasVolume === true && members?.get(node)?.poolLost === true;
+  const sound = new Set(
+    containers.flatMap((one) =>
+      one.healthy && isAlive(one.node) && !isStuck(one) ? (one.declared.service ?? []) : [],
+    ),
+  );
+  const mayServe = (one: ContainerDoc) =>
+    isAlive(one.node) && !(isStuck(one) && one.declared.service !== null && sound.has(one.declared.service));
   const problems: Problem[] = containers.flatMap(({ name, node, problems: own }) =>
     own.map(({ text }) => ({ where: `container ${name} on ${node}`, text })),
   );
@@ -83,7 +92,7 @@ export function collect(documents: Documents, self: NodeName, nowMs: number): Co
     services: servicesOf(containers, documents.services, nowMs, problems),
     routes,
     links,
-    upstreams: containers.flatMap((container) => upstreamOf(container, isAlive(container.node))),
+    upstreams: containers.flatMap((container) => upstreamOf(container, mayServe(container))),
     peers: members === null ? [] : documents.nodes.filter(({ name }) => isMember(name)).map(({ address }) => address),
   };
   return { records, origins, storedLinks, problems };
@@ -143,11 +152,11 @@ function servicesOf(
   return [...services.values()].toSorted((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-function upstreamOf(container: ContainerDoc, isAlive: boolean): readonly UpstreamDoc[] {
+function upstreamOf(container: ContainerDoc, mayServe: boolean): readonly UpstreamDoc[] {
   const { id, declared, node, startedAtMs, address, inner } = container;
   if (declared.service === null || address === null) return [];
-  const healthy = container.healthy && isAlive;
-  const starting = container.starting === true && isAlive;
+  const healthy = container.healthy && mayServe;
+  const starting = container.starting === true && mayServe;
   return [{ container: id, service: declared.service, node, startedAtMs, healthy, starting, address, inner }];
 }
 

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { isFlockDriver } from '../../controller/model/inspected.ts';
 import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
 import { type Declared, type LabelProblem, readLabels } from './labels.ts';
 import { parseHostPattern, parseIp, parseServiceName } from './names.ts';
@@ -29,6 +30,8 @@ export type ContainerFacts = {
   readonly healthy: boolean;
   /** Runs, and its health check has not said anything yet. */
   readonly starting?: boolean | undefined;
+  /** It has a flock volume. Absent: no. */
+  readonly hasVolume?: boolean | undefined;
   /** Where its node reaches it; null while it has no network. */
   readonly address: string | null;
   /** The node's address on the container's bridge; null where links can't begin, `problems` says why. */
@@ -60,6 +63,7 @@ export const inspectedSchema = z.object({
   Config: z.object({ Labels: z.record(z.string(), z.string()).nullish() }),
   HostConfig: z.object({ NetworkMode: z.string().default('default') }),
   HostsPath: z.string().default(''),
+  Mounts: z.array(z.object({ Driver: z.string().nullish() })).nullish(),
   NetworkSettings: z.object({
     Networks: z
       .record(
@@ -106,6 +110,7 @@ export function readContainer(inspected: Inspected, nodeAddress: string): LocalC
       startedAtMs,
       state: state.Status,
       healthy: isRunning && (health === 'none' || health === 'healthy') && place.address !== null,
+      ...((inspected.Mounts ?? []).some(({ Driver }) => isFlockDriver(Driver)) ? { hasVolume: true } : {}),
       starting: isRunning && health === 'starting' && place.address !== null,
       address: state.Pid > 0 ? place.address : null,
       gateway: state.Pid > 0 ? place.gateway : null,
@@ -186,6 +191,7 @@ export const containerSchema: z.ZodType<ContainerDoc> = z.object({
   healthy: z.boolean(),
   // Older proxies do not say it.
   starting: z.boolean().optional(),
+  hasVolume: z.boolean().optional(),
   address: ip.nullable(),
   gateway: ip.nullable(),
   declared: declaredSchema,

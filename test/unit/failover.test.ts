@@ -75,6 +75,9 @@ describe('automatic failover', () => {
   it('leaves alone what somebody holds, whose owner lives, or what was never to be taken', () => {
     assert.equal(ruleOf({ freeSinceMs: null }), 'none locked');
     assert.equal(ruleOf({ nodes: nodesOf([]) }), 'none owner-lives');
+    const poolLost = nodesOf([]).map((one) => ({ ...one, isPoolLost: one.name === n1 }));
+    assert.equal(ruleOf({ nodes: poolLost }), 'take');
+    assert.equal(ruleOf({ nodes: poolLost, freeSinceMs: null }), 'none locked');
     assert.equal(ruleOf({ options: { failover: 'none' } }), 'none policy');
     assert.equal(ruleOf({ mine: { position: null, asOfMs: null } }), 'none no-copy');
   });

@@ -67,6 +67,15 @@ describe('a workload of a dead node', () => {
     assert.deepEqual(kinds(withVolumes), ['none', 'none', 'none', 'none'], 'of unknown volumes');
   });
 
+  it('and of a living one whose pool has failed, unless it needs no pool', () => {
+    const alive = new Set(names);
+    const nodes = new Map(names.map((name) => [name, { cordoned: false, draining: false, poolLost: name === n1 }]));
+    const owners = { data: n2, app: n3 };
+    assert.deepEqual(kinds(withVolumes, { owners, alive, nodes }), ['none', 'none', 'claim', 'none']);
+    assert.deepEqual(kinds(withVolumes, { owners, alive }), ['none', 'none', 'none', 'none']);
+    assert.deepEqual(kinds(workload(), { alive, nodes, deadSinceMs: new Map() }), ['none', 'none', 'none', 'none']);
+  });
+
   it('without volumes is made by exactly one node, after the guard', () => {
     const claims = kinds(workload()).filter((kind) => kind === 'claim');
     assert.equal(claims.length, 1);

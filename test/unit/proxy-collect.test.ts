@@ -79,6 +79,21 @@ describe('the records that the table is made of', () => {
     assert.deepEqual(healthy(new Map()), [[here, true]]);
   });
 
+  it('leave out a container whose volume is on a failed pool, where another one serves', () => {
+    const failed = new Map<NodeName, { alive: boolean; poolLost?: boolean }>([
+      ...bothAlive,
+      [here, { alive: true, poolLost: true }],
+    ]);
+    const healthy = (...containers: readonly ContainerDoc[]) =>
+      collect(documents({ containers, members: failed }), there, 10).records.upstreams.map((one) => one.healthy);
+    const [stuck, plain] = [container('a', web, { hasVolume: true }), container('b', web)];
+    const other = container('c', web, { node: there, hasVolume: true });
+    assert.deepEqual(healthy(stuck, other), [false, true]);
+    assert.deepEqual(healthy(stuck), [true], 'it may still read');
+    assert.deepEqual(healthy(stuck, { ...other, healthy: false }), [true, false]);
+    assert.deepEqual(healthy(plain, other), [true, true], 'it needs no pool');
+  });
+
   it('have a pause until its time is over, and a paused service also without containers', () => {
     const name = parseServiceName('moving');
     const services = [{ name, pause: { id: 'p', untilMs: 1_000, drain: null } }];
