@@ -61,13 +61,14 @@ export function createUsers(ownFolders: readonly string[]): Users {
     },
     async stop(ids) {
       for (let attempt = 0; attempt < killAttemptsMax; attempt += 1) {
-        if ((await signalAll(ids, 'SIGKILL')).length === 0) return;
+        const found = await signalAll(ids, 'SIGKILL');
+        if (found.length === 0) return;
+        const states = await Promise.all(found.map(({ pid }) => stateOf(pid)));
+        // They end when the disk answers, or never.
+        if (attempt >= stuckAttempts && states.every((state) => state === uninterruptible)) break;
         await sleep(pauseMs);
       }
-      throw new FlockError(
-        'volume-in-use',
-        `the users of ${ids.join(', ')} did not end within ${(killAttemptsMax * pauseMs) / 1000} s`,
-      );
+      throw new FlockError('volume-in-use', `the users of ${ids.join(', ')} do not end: do they wait for a disk?`);
     },
   };
 }
@@ -77,6 +78,8 @@ type Found = { readonly pid: number; readonly used: readonly DatasetId[]; readon
 const pauseMs = 20;
 const attemptsMax = 50;
 const killAttemptsMax = 500;
+/** A slow disk is waited for at first. */
+const stuckAttempts = 100;
 /** Waits for a disk or a server that does not answer. It has the signal, and stands before it does anything else. */
 const uninterruptible = 'D';
 /** Most of them only wait for a moment. */

@@ -135,7 +135,9 @@ function beforeAsking(input: FailoverInput): FailoverDecision | null {
 }
 
 function beforeTakingByItself({ me, doc, nowMs, calmUntilMs, nodes }: FailoverInput): FailoverDecision | null {
-  if (calmUntilMs > nowMs) return wait('calm', 'it was taken over by itself less than a minute ago', calmUntilMs);
+  const isPoolLost = nodes.find(({ name }) => name === doc.owner)?.isPoolLost === true;
+  if (calmUntilMs > nowMs && !isPoolLost)
+    return wait('calm', 'it was taken over by itself less than a minute ago', calmUntilMs);
   const dead = nodes.filter(({ deadSinceMs }) => deadSinceMs !== null);
   if (isBraked(dead.length, nodes.length)) {
     const others = doc.replicas.filter((node) => node !== me && dead.every(({ name }) => name !== node));

@@ -16,7 +16,7 @@ export type MoveDuty =
 /** What a controller sees of the nodes. Boot times are its own. */
 export type NodesSeen = {
   /** All members, dead or alive. */
-  readonly nodes: ReadonlyMap<NodeName, unknown>;
+  readonly nodes: ReadonlyMap<NodeName, { readonly poolLost?: boolean | undefined }>;
   readonly alive: ReadonlySet<NodeName>;
   readonly deadSinceMs: ReadonlyMap<NodeName, number>;
   /** Nodes whose controller is not at work. */
@@ -69,6 +69,9 @@ function rankOf({ id }: MoveDoc, me: NodeName, { alive, silentSinceMs }: NodesSe
 
 /** Why a step that runs is to end now, as a failure; null: it goes on. */
 export function interruptionOf(doc: MoveDoc, me: NodeName, seen: NodesSeen): string | null {
+  // Others take its volumes, and make its containers as soon as nobody moves them any more.
+  if (doc.step === 'restoring' && doc.volumes.length > 0 && seen.nodes.get(me)?.poolLost === true)
+    return `the pool of ${me} has failed`;
   if (!canAbort(doc)) return null;
   if (doc.abort !== null) return `turned back: ${doc.abort}`;
   const other = doc.from === me ? doc.to : doc.from;

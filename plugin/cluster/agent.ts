@@ -1,7 +1,7 @@
 import { markPool } from '../../controller/cluster/membership.ts';
 import type { FailoverView } from '../../controller/model/api.ts';
 import type { AliveDoc, VolumeDoc } from '../../controller/model/cluster.ts';
-import { policyOf } from '../../controller/model/failover.ts';
+import { isBraked, policyOf } from '../../controller/model/failover.ts';
 import type { DatasetId, NodeName, SnapshotName, VolumeName } from '../../controller/model/names.ts';
 import { isOwnedHere } from '../../controller/model/ownership.ts';
 import type { Timing } from '../../controller/model/timing.ts';
@@ -95,15 +95,24 @@ export function createAgent(parts: AgentParts): Agent {
     node,
     storage,
     clock,
-    owned: () => state.all().flatMap(({ id, phase }) => (phase.kind === 'ready' ? [id] : [])),
-    canBeTaken(id) {
+    owned: () => state.all().flatMap((record) => (isOwnedHere(record) ? [record.id] : [])),
+    mayBeTaken(id) {
       const doc = directory.volume(id)?.doc;
-      if (doc?.owner !== node || policyOf(doc.options) === 'none') return false;
-      return doc.replicas.some((name) => {
-        const other = directory.node(name);
-        return other !== null && other.alive !== null && other.doc.poolLost !== true;
+      return doc?.owner === node && doc.replicas.length > 0 && policyOf(doc.options) !== 'none';
+    },
+    canBeTaken(id) {
+      const nodes = [...directory.nodes()];
+      if (isBraked(nodes.filter(({ alive }) => alive === null).length, nodes.length)) return false;
+      const copies = replicator.status(id);
+      return nodes.some(({ doc: { name, poolLost }, alive }) => {
+        const isListed = directory.volume(id)?.doc.replicas.includes(name) === true;
+        // Of what was given up nothing is known any more.
+        const isArriving =
+          retreat.stateOf(id) === null && copies.some((copy) => copy.node === name && copy.lagMs === null);
+        return isListed && alive !== null && poolLost !== true && !isArriving;
       });
     },
+    isComplete: () => directory.complete(),
     isMarked: () => directory.node(node)?.doc.poolLost === true,
     mark: (isLost) => markPool(store, node, isLost),
     onChange: () => duties.wake(),
@@ -159,6 +168,7 @@ export function createAgent(parts: AgentParts): Agent {
     proofs,
     fenceAfterMs: timing.fenceAfterMs,
     owned: usedIds,
+    isWithdrawn: (id) => retreat.stateOf(id) !== null,
     publish: deadlines.publish,
     onChange: (what, ids, by) => tellFence(what, ids, by, (id) => state.byId(id)?.name ?? id, tell),
     log,
@@ -198,6 +208,7 @@ export function createAgent(parts: AgentParts): Agent {
     copies,
     replicator,
     retreat,
+    tellWatchdog: fence.watch,
     tell,
     log,
   });

@@ -48,7 +48,9 @@ export type DutyParts = {
   readonly transitions: Transitions;
   readonly copies: Copies;
   readonly replicator: Replicator;
-  readonly retreat: Pick<Retreat, 'stateOf' | 'regained'>;
+  readonly retreat: Pick<Retreat, 'stateOf' | 'regained' | 'fault'>;
+  /** Resolves when the watchdog knows until when the volume may be written. */
+  readonly tellWatchdog: (id: DatasetId) => Promise<void>;
   readonly tell: Tell;
   readonly log: Logger;
 };
@@ -56,6 +58,7 @@ export type DutyParts = {
 const pauseMsMin = 100;
 const periodMs = 5_000;
 const workMs = 60_000;
+const restMs = 30_000;
 
 export function createDuties(parts: DutyParts): Duties {
   const {
@@ -73,10 +76,13 @@ export function createDuties(parts: DutyParts): Duties {
     copies,
     replicator,
     retreat,
+    tellWatchdog,
     tell,
     log,
   } = parts;
   const noted = new Map<DatasetId, string>();
+  /** What a failed pool keeps from being done, with the boot time when it is tried again. */
+  const resting = new Map<DatasetId, number>();
   /** Copies of volumes that the store does not know, with the boot time since when. */
   const orphans = new Map<DatasetId, number>();
   let wakeUp: () => void = () => undefined;
@@ -115,12 +121,18 @@ export function createDuties(parts: DutyParts): Duties {
   }
 
   async function perform(id: DatasetId, signal: AbortSignal): Promise<void> {
+    if (retreat.fault() !== null && (resting.get(id) ?? 0) > clock.bootMs()) return;
+    resting.delete(id);
     const limit = AbortSignal.any([signal, limited(signal)]);
     try {
       const key = state.byId(id)?.name ?? id;
-      await locks.with(key, 'reconciliation', limit, () => settle(id, limit));
+      // A command that waits for the disk may hold the lock; to give the volume up changes nothing but the store.
+      if (retreat.stateOf(id) === 'given') await settle(id, limit);
+      else await locks.with(key, 'reconciliation', limit, () => settle(id, limit));
       noted.delete(id);
     } catch (error) {
+      // Users that wait for the disk can't be ended, and all that is left to do here needs the pool.
+      if (retreat.fault() !== null) resting.set(id, clock.bootMs() + restMs);
       const reason = messageOf(error);
       if (noted.get(id) === reason) return;
       noted.set(id, reason);
@@ -161,10 +173,8 @@ export function createDuties(parts: DutyParts): Duties {
         return;
       case 'give-up':
         if (volume === null) return;
-        // What they write from here on would count as replicated. Who waits for the disk can't be stopped, and writes nothing.
-        await users.freeze([record.id]).catch((error: unknown) => {
-          log.warn({ event: 'duty.unfrozen', dataset: record.id, reason: messageOf(error) }, 'given up all the same');
-        });
+        // The fence stops its users; should this process end right here, the watchdog does, which knows of it now.
+        await tellWatchdog(record.id);
         proofs.dropped(record.id);
         if (await transitions.unlock(volume))
           log.warn({ event: 'duty.given-up', volume: record.name, dataset: record.id }, 'volume unlocked');

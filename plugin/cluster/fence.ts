@@ -26,6 +26,8 @@ export type FenceParts = {
   readonly fenceAfterMs: number;
   /** Datasets that this node owns by its own records. */
   readonly owned: () => readonly DatasetId[];
+  /** What this node has given up though its session lives. */
+  readonly isWithdrawn: (id: DatasetId) => boolean;
   /** For the watchdog: until when each may be written. */
   readonly publish: (deadlines: ReadonlyMap<DatasetId, number>) => Promise<void>;
   /** Told when users were stopped, or may have been by the watchdog while this process stood still, and when they go on. */
@@ -40,7 +42,7 @@ const againMs = 1_000;
 const expectedMs = 30_000;
 
 export function createFence(parts: FenceParts): Fence {
-  const { clock, users, proofs, fenceAfterMs, owned, publish, onChange, log } = parts;
+  const { clock, users, proofs, fenceAfterMs, owned, isWithdrawn, publish, onChange, log } = parts;
   /** With the time of the last freezing. What a predecessor of this process has frozen is thawed once it is proven. */
   const frozen = new Map<DatasetId, number>(owned().map((id) => [id, Number.NEGATIVE_INFINITY]));
   /** What the watchdog goes by. */
@@ -82,7 +84,7 @@ export function createFence(parts: FenceParts): Fence {
     for (const id of fenced) if (!mine.has(id)) fenced.delete(id);
     // By the deadline that the watchdog knows it may have frozen them, even if there is a newer proof already.
     for (const id of mine)
-      if ((published.get(id) ?? Number.POSITIVE_INFINITY) <= now && !frozen.has(id)) byWatchdog(id);
+      if ((published.get(id) ?? Number.POSITIVE_INFINITY) <= now && !frozen.has(id) && !isWithdrawn(id)) byWatchdog(id);
     const overdue = used.filter((id) => deadlineMs(id) <= now);
     const due = overdue.filter((id) => (frozen.get(id) ?? Number.NEGATIVE_INFINITY) + againMs <= now);
     if (due.length > 0) {
@@ -131,7 +133,8 @@ export function createFence(parts: FenceParts): Fence {
   }
 
   async function tellNow(): Promise<void> {
-    const deadlines = new Map([...guarded(owned())].map((id) => [id, deadlineMs(id)] as const));
+    // No proof at all means to the watchdog that there is nothing to stop; a deadline that is over, that there is.
+    const deadlines = new Map([...guarded(owned())].map((id) => [id, isWithdrawn(id) ? 0 : deadlineMs(id)] as const));
     const text = JSON.stringify([...deadlines]);
     if (text === publishedText) return;
     await publish(deadlines);

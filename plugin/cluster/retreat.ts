@@ -33,8 +33,12 @@ export type RetreatParts = {
   readonly clock: Clock;
   /** The volumes that are this node's own by its records; until its users were ended also one that somebody has taken. */
   readonly owned: () => readonly DatasetId[];
-  /** Whether it is this node's by the store, and a living node could take it. Else its users, who may still read, would stop for nothing. */
+  /** Whether others may take it from this node, by the store, if one of them lives. */
+  readonly mayBeTaken: (id: DatasetId) => boolean;
+  /** Whether one of them lives and could. Else its users, who may still read, would stop for nothing. */
   readonly canBeTaken: (id: DatasetId) => boolean;
+  /** False while too little of the cluster is known to tell. */
+  readonly isComplete: () => boolean;
   /** What this node's own document says. */
   readonly isMarked: () => boolean;
   /** Has it say so. Fails while the store does not answer. */
@@ -44,18 +48,26 @@ export type RetreatParts = {
   readonly log: Logger;
 };
 
-/** Boot time. `lastMs`: of the last look that found it so. */
+/** Boot times. `lastMs`: of the last look that found it so; `goodSinceMs`: since when looks have found it well again; null: they have not. */
 export type PoolHealth =
   | { readonly kind: 'well' }
-  | { readonly kind: 'failing'; readonly sinceMs: number; readonly lastMs: number }
-  | { readonly kind: 'lost' };
+  | {
+      readonly kind: 'failing';
+      readonly sinceMs: number;
+      readonly lastMs: number;
+      readonly goodSinceMs: number | null;
+    }
+  | { readonly kind: 'lost'; readonly goodSinceMs: number | null };
 
 /** A daemon that is started again, or a pool that is imported anew, is back within seconds. */
 export const poolLostAfterMs = 5_000;
 /** Faults that lie farther apart are two. */
 export const faultMsMax = 15_000;
+/** One that fails and works by turns would never be given up, or get its volumes back each time just before others have them. */
+export const poolBackAfterMs = { failing: 5_000, lost: 15_000 } as const;
 const unknownFault = 'the pool can’t be written to';
 const lookMs = 2_000;
+const firstLookMs = 200;
 const answerMsMax = 10_000;
 
 /** Why nothing can be written; null: it can, or that can't be told. Pure. */
@@ -66,15 +78,24 @@ export function faultOf(status: PoolStatus): string | null {
 
 /** What to think of the pool after a look at it; `status` null: there was no answer. Pure. */
 export function judgePool(before: PoolHealth, status: PoolStatus | null, nowMs: number): PoolHealth {
-  if (status?.state === 'online') return { kind: 'well' };
-  if (before.kind === 'lost' || status === null || faultOf(status) === null) return before;
+  if (status?.state === 'online') {
+    if (before.kind === 'well') return before;
+    const goodSinceMs = before.goodSinceMs ?? nowMs;
+    return nowMs - goodSinceMs < poolBackAfterMs[before.kind] ? { ...before, goodSinceMs } : { kind: 'well' };
+  }
+  if (status === null || faultOf(status) === null) return before;
+  const goodSinceMs = null;
+  if (before.kind === 'lost') return { kind: 'lost', goodSinceMs };
   if (before.kind === 'well' || nowMs - before.lastMs > faultMsMax)
-    return { kind: 'failing', sinceMs: nowMs, lastMs: nowMs };
-  return nowMs - before.sinceMs < poolLostAfterMs ? { ...before, lastMs: nowMs } : { kind: 'lost' };
+    return { kind: 'failing', sinceMs: nowMs, lastMs: nowMs, goodSinceMs };
+  return nowMs - before.sinceMs < poolLostAfterMs
+    ? { ...before, lastMs: nowMs, goodSinceMs }
+    : { kind: 'lost', goodSinceMs };
 }
 
 export function createRetreat(parts: RetreatParts): Retreat {
-  const { node, storage, clock, owned, canBeTaken, isMarked, mark, onChange, tell, log } = parts;
+  const { node, storage, clock, owned, mayBeTaken, canBeTaken, isComplete, isMarked, mark, onChange, tell, log } =
+    parts;
   let health: PoolHealth = { kind: 'well' };
   let fault: string | null = null;
   let hasLooked = false;
@@ -83,9 +104,13 @@ export function createRetreat(parts: RetreatParts): Retreat {
 
   async function look(signal: AbortSignal): Promise<void> {
     const status = await within(clock, answerMsMax, signal, storage.pool());
+    if (!isComplete()) return;
+    const isFirst = !hasLooked;
     // What an earlier process was sure of needs no second proof.
-    const before: PoolHealth = !hasLooked && isMarked() ? { kind: 'lost' } : health;
+    const before: PoolHealth = isFirst && isMarked() ? { kind: 'lost', goodSinceMs: null } : health;
     health = judgePool(before, status, clock.bootMs());
+    // What that one has unlocked may look locked still, or be unlocked only now.
+    if (isFirst && isMarked()) for (const id of owned()) if (mayBeTaken(id)) withdrawn.set(id, 'returning');
     hasLooked = true;
     fault = health.kind === 'well' ? null : ((status === null ? null : faultOf(status)) ?? fault);
     if (health.kind === 'lost' && before.kind !== 'lost') {
@@ -117,7 +142,7 @@ export function createRetreat(parts: RetreatParts): Retreat {
     };
     for (const id of withdrawn.keys()) if (!mine.has(id)) withdrawn.delete(id);
     for (const id of mine) {
-      if (isLost && isMarked() && canBeTaken(id)) set(id, 'given');
+      if (isLost && isMarked() && mayBeTaken(id) && canBeTaken(id)) set(id, 'given');
       else if (withdrawn.has(id)) set(id, 'returning');
     }
     if (hasChanged) onChange();
@@ -126,7 +151,7 @@ export function createRetreat(parts: RetreatParts): Retreat {
   return {
     fault: () => fault ?? (!hasLooked && isMarked() ? unknownFault : null),
     // Nothing is locked and thawed for the moment between a start and the first look.
-    stateOf: (id) => withdrawn.get(id) ?? (!hasLooked && isMarked() && canBeTaken(id) ? 'given' : null),
+    stateOf: (id) => withdrawn.get(id) ?? (!hasLooked && isMarked() && mayBeTaken(id) ? 'given' : null),
     regained(id) {
       if (withdrawn.get(id) === 'returning') withdrawn.delete(id);
     },
@@ -135,7 +160,7 @@ export function createRetreat(parts: RetreatParts): Retreat {
         await look(signal).catch((error: unknown) =>
           log.warn({ event: 'pool.look-failed', reason: messageOf(error) }, 'will be tried again'),
         );
-        await clock.sleep(lookMs, signal);
+        await clock.sleep(hasLooked ? lookMs : firstLookMs, signal);
       }
     },
   };

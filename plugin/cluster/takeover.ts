@@ -82,6 +82,8 @@ export function createTakeover(parts: TakeoverParts): Takeover {
         const reached = lastReached(await storage.snapshots(doc.id));
         const last = decide();
         if (last.kind !== 'take') return { last };
+        // It may have failed while many volumes of a dead node were being taken.
+        refuseWithoutPool(doc.name);
         // Also so that a node that can note nothing (a full disk) does not become an owner that never has the volume.
         note(doc.id, { taking: true });
         const taken = await transitions.take(seen, reached, why.cause).catch((error: unknown) => {
@@ -96,6 +98,15 @@ export function createTakeover(parts: TakeoverParts): Takeover {
       report(seen, why, known, done.last.lossMs, done.taken.epoch);
       return { kind: 'done', decision: done.last, record: await duties.promote(record, { ...seen, doc: done.taken }) };
     });
+  }
+
+  function refuseWithoutPool(name: VolumeName): void {
+    const fault = retreat.fault();
+    if (fault === null) return;
+    throw new FlockError(
+      'pool-unusable',
+      `volume ${quote(name)} can't be taken over by this node: ${fault}. Take it on another node with a copy`,
+    );
   }
 
   function note(id: DatasetId, taking: { readonly taking?: true }, epoch?: number): void {
@@ -146,12 +157,7 @@ export function createTakeover(parts: TakeoverParts): Takeover {
             state.byId(doc.id) ??
             Promise.reject(new FlockError('dataset-missing', `volume ${quote(name)} is not in the pool`))
           );
-        const fault = retreat.fault();
-        if (fault !== null)
-          throw new FlockError(
-            'pool-unusable',
-            `volume ${quote(doc.name)} can't be taken over by this node: ${fault}. Take it on another node with a copy`,
-          );
+        refuseWithoutPool(doc.name);
         const done = await attempt(seen, { cause: 'operator', force }, signal);
         if (done.kind === 'done') return done.record;
         throw refusal(doc.name, done.decision, clock.bootMs());

@@ -50,7 +50,9 @@ export function createFailovers(world: () => World): Failovers {
       violate('F2', `${host.name} takes ${id} by itself, though ${dead} of ${nodes.length} nodes look dead`);
     const last = taken.get(id);
     const nowMs = world().scheduler.nowMs();
-    if (last !== undefined && after.failedOverAtMs !== undefined) {
+    // A pool that has failed is no flapping network.
+    const isPoolLost = nodes.some(({ doc }) => doc.name === before.owner && doc.poolLost === true);
+    if (last !== undefined && after.failedOverAtMs !== undefined && !isPoolLost) {
       const areClocksEqual = Math.abs(after.failedOverAtMs - last.wallMs - (nowMs - last.atMs)) < wallSlackMs;
       if (areClocksEqual && nowMs - last.atMs < calmMs - slackMs)
         violate('F3', `${host.name} takes ${id} by itself, ${(nowMs - last.atMs).toFixed(0)} ms after the last time`);

@@ -17,6 +17,7 @@ describe('the fence', () => {
   const signals: string[] = [];
   /** Of this volume users can't be stopped. */
   let stuck: DatasetId | null = null;
+  let withdrawn: DatasetId | null = null;
   let published: ReadonlyMap<DatasetId, number> = new Map();
   /** While the processes to be thawed are looked for. */
   let meanwhile: () => void = () => undefined;
@@ -54,6 +55,7 @@ describe('the fence', () => {
       proofs: { provenAtMs: (id) => provenAtMs.get(id) ?? Number.NEGATIVE_INFINITY } as Proofs,
       fenceAfterMs,
       owned: () => using,
+      isWithdrawn: (id) => id === withdrawn,
       async publish(deadlines) {
         published = deadlines;
       },
@@ -80,6 +82,7 @@ describe('the fence', () => {
     provenAtMs.clear();
     signals.length = 0;
     stuck = null;
+    withdrawn = null;
     meanwhile = () => undefined;
     stop = new AbortController();
   });
@@ -142,5 +145,22 @@ describe('the fence', () => {
     for (let rounds = 0; rounds < 8; rounds += 1) await round(100);
     assert.equal(published.get(two), nowMs - 800 + fenceAfterMs);
     assert.ok(signals.includes(`stop ${one}`), 'it is tried again');
+  });
+
+  it('has the watchdog stop the users of what is given up, should it not come to that itself', async () => {
+    provenAtMs.set(one, nowMs);
+    const { fence, round } = start([one]);
+    await round(0);
+    withdrawn = one;
+    provenAtMs.delete(one);
+    await fence.watch(one);
+    assert.ok(
+      (published.get(one) ?? Number.NEGATIVE_INFINITY) > Number.NEGATIVE_INFINITY,
+      'what has no deadline is not looked at',
+    );
+    assert.ok((published.get(one) ?? nowMs) < nowMs);
+    signals.length = 0;
+    await round(100);
+    assert.deepEqual(signals, [`stop ${one}`]);
   });
 });
