@@ -1,90 +1,28 @@
 import { markPool } from '../../controller/cluster/membership.ts';
-import type { FailoverView } from '../../controller/model/api.ts';
-import type { AliveDoc, VolumeDoc } from '../../controller/model/cluster.ts';
-import { isBraked, policyOf } from '../../controller/model/failover.ts';
-import type { DatasetId, NodeName, SnapshotName, VolumeName } from '../../controller/model/names.ts';
+import type { SnapshotName } from '../../controller/model/names.ts';
 import { isOwnedHere } from '../../controller/model/ownership.ts';
-import type { Timing } from '../../controller/model/timing.ts';
-import type { VolumeRecord } from '../../controller/model/volume.ts';
-import type { SessionId, Store } from '../../controller/store/store.ts';
-import type { Snapshot } from '../storage/storage.ts';
-import { type Context, refuseInUse } from '../volumes/context.ts';
+import { refuseInUse } from '../volumes/context.ts';
 import { finishDestroying } from '../volumes/destroy.ts';
-import type { ApiRequest, Ownership } from '../volumes/ownership.ts';
+import type { Agent, AgentParts } from './agent-parts.ts';
 import { createCopies } from './copies.ts';
-import { createDirectory, type Directory } from './directory.ts';
+import { createDirectory } from './directory.ts';
 import { createDuties } from './duties.ts';
 import { createExtraCopies } from './extra-copies.ts';
 import { createFence, tellFence } from './fence.ts';
 import { createLease } from './lease.ts';
-import { createMoving, type Moving } from './moving.ts';
+import { createMoving } from './moving.ts';
 import { createObtaining } from './obtaining.ts';
 import { createOwnership } from './owning.ts';
 import { createPlacing } from './placing.ts';
-import type { Answers, Clock, Peers, Tell, Transfer, Users } from './ports.ts';
 import { createPromises } from './promises.ts';
 import { createProofs } from './proofs.ts';
-import type { CopyStatus } from './replication-work.ts';
 import { createReplicator, type Replicated } from './replicator.ts';
 import { createRetreat } from './retreat.ts';
 import { createSuccession } from './succession.ts';
+import { createTakers } from './takers.ts';
 import { createTransitions } from './transitions.ts';
 
-/** One node's part in the cluster, put together. Everything that is not deterministic comes in from outside. */
-export type Agent = {
-  /** For the use cases of volumes. */
-  readonly ownership: Ownership;
-  /** What other nodes may ask. */
-  readonly answers: Answers;
-  readonly directory: Directory;
-  receive(
-    peer: NodeName,
-    transfer: Transfer,
-    read: (receive: (source: number, signal: AbortSignal) => Promise<Snapshot>) => Promise<Snapshot>,
-    signal: AbortSignal,
-  ): Promise<void>;
-  /** For this node's controller. */
-  readonly moving: Moving;
-  takeOver(name: VolumeName, options: { readonly force: boolean }, signal: AbortSignal): Promise<VolumeRecord>;
-  previewFailover(name: VolumeName, signal: AbortSignal): Promise<FailoverView>;
-  copies(id: DatasetId): readonly CopyStatus[];
-  problems(id: DatasetId): readonly string[];
-  isFrozen(id: DatasetId): boolean;
-  /** A request of the REST API for another node. */
-  forward(node: NodeName, request: ApiRequest, signal: AbortSignal): Promise<unknown>;
-  /** Whether the store answers and knows this node: until when its session is proven, in ms from now. */
-  provenForMs(): number;
-  run(signal: AbortSignal): Promise<void>;
-};
-
-export type AgentParts = {
-  readonly node: NodeName;
-  readonly alive: AliveDoc;
-  readonly timing: Timing;
-  readonly store: Store;
-  /** The same store with a shorter limit for each call, for what is worth nothing when it comes late. */
-  readonly leaseStore?: Store;
-  readonly clock: Clock;
-  readonly users: Users;
-  readonly peers: Peers;
-  readonly context: Context;
-  /** What must survive a restart of the plugin: the session, and the documents last seen. */
-  readonly memory: {
-    loadSession(): SessionId | null;
-    saveSession(session: SessionId): void;
-    loadDocs(): readonly VolumeDoc[];
-    saveDocs(put: readonly VolumeDoc[], gone: readonly DatasetId[]): void;
-    loadNodes(): string | null;
-    saveNodes(text: string): void;
-  };
-  /** Deadlines that were published before a restart, and the place to publish them. */
-  readonly deadlines: {
-    load(): ReadonlyMap<DatasetId, number>;
-    publish(deadlines: ReadonlyMap<DatasetId, number>): Promise<void>;
-  };
-  readonly stashMs: () => number;
-  readonly tell: Tell;
-};
+export type { Agent, AgentParts };
 
 export function createAgent(parts: AgentParts): Agent {
   const { node, alive, timing, store, clock, users, peers, context, memory, deadlines, stashMs, tell } = parts;
@@ -96,22 +34,11 @@ export function createAgent(parts: AgentParts): Agent {
     storage,
     clock,
     owned: () => state.all().flatMap((record) => (isOwnedHere(record) ? [record.id] : [])),
-    mayBeTaken(id) {
-      const doc = directory.volume(id)?.doc;
-      return doc?.owner === node && doc.replicas.length > 0 && policyOf(doc.options) !== 'none';
-    },
-    canBeTaken(id) {
-      const nodes = [...directory.nodes()];
-      if (isBraked(nodes.filter(({ alive }) => alive === null).length, nodes.length)) return false;
-      const copies = replicator.status(id);
-      return nodes.some(({ doc: { name, poolLost }, alive }) => {
-        const isListed = directory.volume(id)?.doc.replicas.includes(name) === true;
-        // Of what was given up nothing is known any more.
-        const isArriving =
-          retreat.stateOf(id) === null && copies.some((copy) => copy.node === name && copy.lagMs === null);
-        return isListed && alive !== null && poolLost !== true && !isArriving;
-      });
-    },
+    takers: createTakers({
+      node,
+      directory: () => directory,
+      copies: (id) => (retreat.stateOf(id) === null ? replicator.status(id) : []),
+    }),
     isComplete: () => directory.complete(),
     isMarked: () => directory.node(node)?.doc.poolLost === true,
     mark: (isLost) => markPool(store, node, isLost),

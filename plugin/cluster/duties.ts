@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import { messageOf, unreachable } from '../../controller/model/errors.ts';
 import { type DatasetId, type NodeName, quote } from '../../controller/model/names.ts';
-import { type Duty, dutyOf, orphanDutyOf, trashedOf } from '../../controller/model/ownership.ts';
+import { type Duty, dutyOf, trashedOf } from '../../controller/model/ownership.ts';
 import { historyFrom } from '../../controller/model/replication.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
@@ -11,6 +11,7 @@ import type { Copies } from './copies.ts';
 import type { Directory, SeenVolume } from './directory.ts';
 import { eachOf } from './each-of.ts';
 import type { Lease } from './lease.ts';
+import { createOrphans } from './orphans.ts';
 import type { Clock, Peers, Tell, Users } from './ports.ts';
 import type { Proofs } from './proofs.ts';
 import type { Replicator } from './replicator.ts';
@@ -77,14 +78,12 @@ export function createDuties(parts: DutyParts): Duties {
     replicator,
     retreat,
     tellWatchdog,
-    tell,
     log,
   } = parts;
   const noted = new Map<DatasetId, string>();
   /** What a failed pool keeps from being done, with the boot time when it is tried again. */
   const resting = new Map<DatasetId, number>();
-  /** Copies of volumes that the store does not know, with the boot time since when. */
-  const orphans = new Map<DatasetId, number>();
+  const orphans = createOrphans(parts);
   let wakeUp: () => void = () => undefined;
   let isDue = true;
 
@@ -114,7 +113,7 @@ export function createDuties(parts: DutyParts): Duties {
         proofs.locked(id, session, Number.NEGATIVE_INFINITY);
       const { kind } = dutyNow(volume, record);
       if (kind !== 'none') due.push(id);
-      if (kind !== 'discard') orphans.delete(id);
+      if (kind !== 'discard') orphans.forget(id);
     }
     // After a session was lost a thousand volumes want to be locked again.
     await eachOf(due, workersMax, (id) => perform(id, signal));
@@ -203,7 +202,7 @@ export function createDuties(parts: DutyParts): Duties {
         await copies.demote(record, duty.owner, { hasUnsent: true }, signal);
         return;
       case 'discard': {
-        if (duty.owner === null) return await discardOrphan(record, signal);
+        if (duty.owner === null) return await orphans.discard(record, signal);
         const ask = { timeoutMs: 5_000, signal };
         const known = await peers.call(duty.owner, 'list-snapshots', { id: record.id }, ask);
         // An owner that shows nothing is none to go by.
@@ -236,27 +235,6 @@ export function createDuties(parts: DutyParts): Duties {
       default:
         unreachable(duty);
     }
-  }
-
-  async function discardOrphan(record: VolumeRecord, signal: AbortSignal): Promise<void> {
-    const { id, name } = record;
-    const removed = await directory.removedEpoch(id);
-    const isRemoved = removed !== null && record.epoch <= removed;
-    const now = clock.bootMs();
-    const sinceMs = orphans.get(id) ?? now;
-    const duty = orphanDutyOf({ isMember: directory.node(node) !== null, isRemoved, forMs: now - sinceMs });
-    if (duty === 'keep') {
-      if (orphans.has(id)) return;
-      orphans.set(id, now);
-      const reason = `the store knows no volume ${quote(name)}, and nobody has removed it: its copy here is kept, and becomes a stash after a day. Was the store lost, or brought back as it was before?`;
-      log.warn({ event: 'copy.orphaned', volume: name, dataset: id }, reason);
-      tell('orphaned', name, reason);
-      return;
-    }
-    // It may have come back while this was asked.
-    if ((await directory.look(id)) !== null) return;
-    orphans.delete(id);
-    await copies.discard(record, duty === 'destroy' ? null : { snapshots: [], history: [] }, signal);
   }
 
   async function promote(record: VolumeRecord, { doc, session: locker }: SeenVolume): Promise<VolumeRecord> {

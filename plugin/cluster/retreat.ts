@@ -3,6 +3,7 @@ import { messageOf } from '../../controller/model/errors.ts';
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { PoolStatus, Storage } from '../storage/storage.ts';
 import type { Clock, Tell } from './ports.ts';
+import type { Takers } from './takers.ts';
 import { within } from './within.ts';
 
 /**
@@ -33,10 +34,8 @@ export type RetreatParts = {
   readonly clock: Clock;
   /** The volumes that are this node's own by its records; until its users were ended also one that somebody has taken. */
   readonly owned: () => readonly DatasetId[];
-  /** Whether others may take it from this node, by the store, if one of them lives. */
-  readonly mayBeTaken: (id: DatasetId) => boolean;
-  /** Whether one of them lives and could. Else its users, who may still read, would stop for nothing. */
-  readonly canBeTaken: (id: DatasetId) => boolean;
+  /** What nobody can take is kept: its users, who may still read, would stop for nothing. */
+  readonly takers: Takers;
   /** False while too little of the cluster is known to tell. */
   readonly isComplete: () => boolean;
   /** What this node's own document says. */
@@ -94,8 +93,8 @@ export function judgePool(before: PoolHealth, status: PoolStatus | null, nowMs: 
 }
 
 export function createRetreat(parts: RetreatParts): Retreat {
-  const { node, storage, clock, owned, mayBeTaken, canBeTaken, isComplete, isMarked, mark, onChange, tell, log } =
-    parts;
+  const { node, storage, clock, owned, isComplete, isMarked, mark, onChange, tell, log } = parts;
+  const { mayBeTaken, canBeTaken } = parts.takers;
   let health: PoolHealth = { kind: 'well' };
   let fault: string | null = null;
   let hasLooked = false;
@@ -106,8 +105,9 @@ export function createRetreat(parts: RetreatParts): Retreat {
     const status = await within(clock, answerMsMax, signal, storage.pool());
     if (!isComplete()) return;
     const isFirst = !hasLooked;
-    // What an earlier process was sure of needs no second proof.
-    const before: PoolHealth = isFirst && isMarked() ? { kind: 'lost', goodSinceMs: null } : health;
+    // What an earlier process was sure of needs no second proof; a pool that works at a start was mended.
+    const wasLost = isFirst && isMarked() && status?.state !== 'online';
+    const before: PoolHealth = wasLost ? { kind: 'lost', goodSinceMs: null } : health;
     health = judgePool(before, status, clock.bootMs());
     // What that one has unlocked may look locked still, or be unlocked only now.
     if (isFirst && isMarked()) for (const id of owned()) if (mayBeTaken(id)) withdrawn.set(id, 'returning');
