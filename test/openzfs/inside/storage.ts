@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdir, open, readFile, realpath, stat, writeFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { mkdir, open, readFile, stat, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { createCommands } from '../../../plugin/exec.ts';
 import { createZfs } from '../../../plugin/storage/zfs/zfs.ts';
 import { type Bench, created, mebi, newId, openBench, options, snap, tag } from '../../contract/storage/context.ts';
@@ -211,20 +211,24 @@ describe('an operator’s pool on OpenZFS', () => {
     const file = join(await made.storage.mount(id), 'file');
     await writeFile(file, 'kept');
     await zpool('sync', 'tank');
-    const slot = dirname(await realpath(join('/sys/block', basename(device).slice(0, 3), 'device')));
+    const [disk = '', part = ''] = [device.slice(0, -1), device.slice(-1)];
+    const sectors = (await readFile(join('/sys/block', basename(disk), basename(device), 'size'), 'utf8')).trim();
     const writing = spawn('dd', ['if=/dev/zero', `of=${file}.new`, 'bs=1M', 'count=1', 'conv=fsync', 'status=none']);
     const written = new Promise((done) => writing.once('exit', done));
-    await writeFile(join(slot, 'remove'), '1');
-    const status = await until('the pool has failed', 120_000, async () => {
-      const seen = await made.storage.pool();
-      return seen.state === 'failed' ? seen : undefined;
-    });
-    assert.match('reason' in status ? status.reason : '', /tank is SUSPENDED/);
-    const waiting = run('zfs', ['set', 'flock:test=1', `${made.config.prefix}/${id}`], { timeoutMs: 2_000 });
-    await assert.rejects(waiting, /no answer within 2000 ms/);
-    await writeFile('/sys/bus/pci/rescan', '1');
-    await until('the disk is there', 60_000, () => stat(device).catch(() => undefined));
-    await zpool('clear', 'tank');
+    // All beyond the first mebibyte is refused from here on, and nothing of it is lost.
+    await run('resizepart', [disk, part, '2048']);
+    try {
+      const status = await until('the pool has failed', 120_000, async () => {
+        const seen = await made.storage.pool();
+        return seen.state === 'failed' ? seen : undefined;
+      });
+      assert.match('reason' in status ? status.reason : '', /tank is SUSPENDED/);
+      const waiting = run('zfs', ['set', 'flock:test=1', `${made.config.prefix}/${id}`], { timeoutMs: 2_000 });
+      await assert.rejects(waiting, /no answer within 2000 ms/);
+    } finally {
+      await run('resizepart', [disk, part, sectors]);
+      await zpool('clear', 'tank');
+    }
     await until('the pool works', 120_000, async () =>
       (await made.storage.pool()).state === 'online' ? true : undefined,
     );
