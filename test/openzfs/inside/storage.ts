@@ -205,7 +205,7 @@ describe('an operator’s pool on OpenZFS', () => {
     await again.unmount(id);
   });
 
-  it('that has lost its disk says so though commands wait for the disk, and goes on when it has one again', async () => {
+  it('that has lost its disk says so, and goes on when it has one again', async () => {
     const id = newId();
     await made.storage.create(id, options());
     const file = join(await made.storage.mount(id), 'file');
@@ -215,16 +215,15 @@ describe('an operator’s pool on OpenZFS', () => {
     const sectors = (await readFile(join('/sys/block', basename(disk), basename(device), 'size'), 'utf8')).trim();
     const writing = spawn('dd', ['if=/dev/zero', `of=${file}.new`, 'bs=1M', 'count=1', 'conv=fsync', 'status=none']);
     const written = new Promise((done) => writing.once('exit', done));
-    // All beyond the first mebibyte is refused from here on, and nothing of it is lost.
-    await run('resizepart', [disk, part, '2048']);
+    // All beyond the first sectors is refused from here on, the labels too, and nothing of it is lost.
+    await run('resizepart', [disk, part, '8']);
     try {
       const status = await until('the pool has failed', 120_000, async () => {
         const seen = await made.storage.pool();
         return seen.state === 'failed' ? seen : undefined;
       });
       assert.match('reason' in status ? status.reason : '', /tank is SUSPENDED/);
-      const waiting = run('zfs', ['set', 'flock:test=1', `${made.config.prefix}/${id}`], { timeoutMs: 2_000 });
-      await assert.rejects(waiting, /no answer within 2000 ms/);
+      await rejects(made.storage.snapshot(id, snap('late')), 'pool-unusable');
     } finally {
       await run('resizepart', [disk, part, sectors]);
       await zpool('clear', 'tank');
