@@ -208,14 +208,20 @@ export function rollbacks(members: () => Members): void {
       const loads = loadCounter(hosts(), web);
       const moving = startMove(members(), n(3), 'web', n(2));
       await reaches(members(), moving, 'starting');
-      await stays();
-      await turnedBack(moving, ['starting'], /the controller of n2 has gone/);
-      // Docker had been asked to start it.
-      await servedBy(n(2), loads, true);
-      await until('nothing is left on n1', 20_000, async () =>
-        (await n(1).docker('ps', '-a', '--format', '{{.Names}}')).split('\n').includes('web') ? undefined : true,
+      // Nobody else could start it.
+      await until('it runs on n2', 20_000, async () =>
+        (await n(2).docker('ps', '--format', '{{.Names}}')).split('\n').includes('web') ? true : undefined,
       );
-      await comesBack();
+      await stays();
+      try {
+        await turnedBack(moving, ['starting'], /the controller of n2 has gone/);
+        await servedBy(n(2), loads, true);
+        await until('nothing is left on n1', 20_000, async () =>
+          (await n(1).docker('ps', '-a', '--format', '{{.Names}}')).split('\n').includes('web') ? undefined : true,
+        );
+      } finally {
+        await comesBack();
+      }
     });
 
     it('a proxy does not say that it holds: nothing was stopped', async () => {
