@@ -63,21 +63,23 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
         }
         case 'refused':
           throw new FlockError('epoch-stale', plan.reason);
-        case 'diverged':
+        case 'diverged': {
           if (!plan.isCovered)
             log.warn(
               { event: 'replication.diverged', dataset: doc.id, node: target.node, common: plan.common },
               'the copy has other writes, which it keeps as a stash',
             );
+          const head = target.copy.snapshots?.at(-1)?.identity ?? null;
           // Until the answer is here nothing is known of it, and it counts for nothing: it may be gone already.
           target.copy = null;
           target.copy = await peers.call(
             target.node,
             'rewind-copy',
-            { ...ask, common: plan.common, isCovered: plan.isCovered },
+            { ...ask, common: plan.common, isCovered: plan.isCovered, head },
             { ...call, timeoutMs: rewindMs },
           );
           break;
+        }
         case 'full':
         case 'incremental': {
           const from = plan.kind === 'full' ? null : plan.from;

@@ -16,7 +16,7 @@ import type { State } from '../state.ts';
 import { type Snapshot, type Storage, stampBytesMax } from '../storage/storage.ts';
 import { datasetOptions } from '../volumes/context.ts';
 import type { Directory } from './directory.ts';
-import type { Clock, CopyRequest, CopyState, Tell, Transfer } from './ports.ts';
+import type { Clock, CopyRequest, CopyState, PeerCalls, Tell, Transfer } from './ports.ts';
 import { createStashing, type Replica } from './stashing.ts';
 import { createWithheld } from './withheld.ts';
 
@@ -30,11 +30,7 @@ import { createWithheld } from './withheld.ts';
  */
 export type Copies = {
   state(peer: NodeName, ask: CopyRequest, signal: AbortSignal): Promise<CopyState>;
-  rewind(
-    peer: NodeName,
-    ask: CopyRequest & { readonly common: SnapshotName | null; readonly isCovered: boolean },
-    signal: AbortSignal,
-  ): Promise<CopyState>;
+  rewind(peer: NodeName, ask: PeerCalls['rewind-copy']['ask'], signal: AbortSignal): Promise<CopyState>;
   prune(
     peer: NodeName,
     ask: CopyRequest & { readonly snapshots: readonly SnapshotName[] },
@@ -195,8 +191,10 @@ export function createCopies(parts: CopiesParts): Copies {
       alone(ask.id, 'rewinding', signal, async () => {
         const record = await admit(peer, ask);
         if (record?.phase.stashing != null) await stashing.finish(record);
-        else if (record !== null && (await storage.exists(ask.id)))
-          await stashing.stash(record, ask.common, ask.isCovered);
+        else if (record !== null && (await storage.exists(ask.id))) {
+          const head = (await storage.snapshots(ask.id)).at(-1)?.identity ?? null;
+          if (ask.head === undefined || ask.head === head) await stashing.stash(record, ask.common, ask.isCovered);
+        }
         return await stateOf(ask.id, ask.epoch);
       }),
 

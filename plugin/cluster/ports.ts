@@ -43,10 +43,15 @@ export type PeerCalls = {
   'copy-state': { readonly ask: CopyRequest; readonly answer: CopyState };
   /**
    * From an owner, to a copy that has what the owner has not: keep it as a stash and go back to the snapshot `common` (its name
-   * here), or give up all of the copy (null).
+   * here), or give up all of the copy (null). Nothing is done where the copy's newest snapshot is not `head` (identity; null: none) any
+   * more: what was asked before may come after what has been sent since.
    */
   'rewind-copy': {
-    readonly ask: CopyRequest & { readonly common: SnapshotName | null; readonly isCovered: boolean };
+    readonly ask: CopyRequest & {
+      readonly common: SnapshotName | null;
+      readonly isCovered: boolean;
+      readonly head?: string | null | undefined;
+    };
     readonly answer: CopyState;
   };
   /** From an owner: destroy these snapshots of the copy. */

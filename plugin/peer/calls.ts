@@ -30,7 +30,11 @@ const doc = z.unknown().transform((value): VolumeDoc => decodeVolume(JSON.string
 const schemas: { readonly [Name in keyof PeerCalls]: Schemas<Name> } = {
   'copy-state': { ask: copyRequest, answer: copyState },
   'rewind-copy': {
-    ask: copyRequest.extend({ common: snapshot.nullable(), isCovered: z.boolean().default(false) }),
+    ask: copyRequest.extend({
+      common: snapshot.nullable(),
+      isCovered: z.boolean().default(false),
+      head: z.string().nullish(),
+    }),
     answer: copyState,
   },
   'prune-copy': { ask: copyRequest.extend({ snapshots: z.array(snapshot) }), answer: z.object({}) },

@@ -26,6 +26,8 @@ export function salvage(world: World, done: () => void): void {
   }
   const { name } = found;
   const untilMs = scheduler.nowMs() + limitMs;
+  /** Of some node: by virtual time a tombstone would look decades old to all of them. */
+  const wallMs = () => Math.max(...world.hosts.map((host) => host.wallMs()));
   const store = world.store.connect('people');
   /** How often a copy was no good, by volume. */
   const refused = new Map<DatasetId, number>();
@@ -71,7 +73,7 @@ export function salvage(world: World, done: () => void): void {
   function remove(owned: readonly VolumeDoc[]): void {
     const isNode = (node: VolumeDoc['owner']) => node !== name;
     const giveUp = owned.filter(({ trashed, replicas }) => trashed === null && replicas.some(isNode));
-    removeNode(store, name, { force: false, lost: true, giveUp: giveUp.map(({ id }) => id) }, scheduler.nowMs()).then(
+    removeNode(store, name, { force: false, lost: true, giveUp: giveUp.map(({ id }) => id) }, wallMs()).then(
       () => {
         for (const { id } of owned) checks.givenUp(id);
         done();

@@ -1,5 +1,7 @@
+import assert from 'node:assert/strict';
 import { FlockError } from '../../controller/model/errors.ts';
 import { parseVolumeName } from '../../controller/model/names.ts';
+import { never } from '../support/plugin-context.ts';
 import { type SmallCluster, startSmallCluster } from '../support/small-cluster.ts';
 import { until } from '../support/until.ts';
 
@@ -38,5 +40,22 @@ describe('replication of a volume', () => {
     await until('it was refused after the unmount', waitMs, () => (refused > 1 ? true : undefined));
     n1.storage.snapshot = snapshot;
     await arrived('last');
+  });
+
+  it('leaves a copy alone that an old request would have go back, and that has got more since', async function () {
+    this.timeout(2 * waitMs);
+    const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
+    await n1.create('data', { replicas: '1' });
+    const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
+    await until('there is a copy', waitMs, () => (n1.agent.copies(id)[0]?.state === 'in-sync' ? true : undefined));
+    const before = await n2.storage.snapshots(id);
+    const ask = { id, epoch: 1, common: null, isCovered: true };
+    const late = await n2.agent.answers['rewind-copy'](n1.name, { ...ask, head: 'of an hour ago' }, never);
+    assert.deepEqual(
+      late.snapshots?.map(({ identity }) => identity),
+      before.map(({ identity }) => identity),
+    );
+    const head = before.at(-1)?.identity ?? null;
+    assert.equal((await n2.agent.answers['rewind-copy'](n1.name, { ...ask, head }, never)).snapshots, null);
   });
 });
