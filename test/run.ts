@@ -199,7 +199,12 @@ function runInNamespace(
   // It dies with this process, too.
   const command = ['setpriv', '--pdeathsig', 'KILL', ...before];
   if (suite.needs === 'root')
-    command.push('unshare', '--mount', '--propagation', 'private', '--pid', '--mount-proc', '--fork', '--kill-child');
+    command.push(
+      ...['unshare', '--mount', '--propagation', 'private', '--pid', '--mount-proc', '--fork', '--kill-child'],
+      // The first process gets what others leave behind, and Node waits for its own children only: what a killed host had entered
+      // stayed a zombie then, and the host's end waited for it for ever. A shell waits for all.
+      ...['bash', '-c', '"$@"; exit $?', 'bash'],
+    );
   const [file = '', ...args] = [...command, ...self];
   return new Promise((done) => {
     const env = grep === undefined ? process.env : { ...process.env, GREP: grep };
