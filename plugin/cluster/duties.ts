@@ -125,8 +125,9 @@ export function createDuties(parts: DutyParts): Duties {
     const limit = AbortSignal.any([signal, limited(signal)]);
     try {
       const key = state.byId(id)?.name ?? id;
-      // A command that waits for the disk may hold the lock; to give the volume up changes nothing but the store.
-      if (retreat.stateOf(id) === 'given') await settle(id, limit);
+      const isGivenUp = dutyNow(directory.volume(id), state.byId(id) ?? null).kind === 'give-up';
+      // A command that waits for the disk may hold the lock; to give the volume up, and only that, changes nothing but the store.
+      if (isGivenUp) await settle(id, limit, ({ kind }) => kind === 'give-up');
       else await locks.with(key, 'reconciliation', limit, () => settle(id, limit));
       noted.delete(id);
     } catch (error) {
@@ -139,10 +140,11 @@ export function createDuties(parts: DutyParts): Duties {
     }
   }
 
-  async function settle(id: DatasetId, signal: AbortSignal): Promise<void> {
+  async function settle(id: DatasetId, signal: AbortSignal, may = (_duty: Duty) => true): Promise<void> {
     const volume = await directory.look(id);
     const record = state.byId(id) ?? null;
-    await execute(dutyNow(volume, record), volume, record, signal);
+    const duty = dutyNow(volume, record);
+    if (may(duty)) await execute(duty, volume, record, signal);
   }
 
   function limited(signal: AbortSignal): AbortSignal {
