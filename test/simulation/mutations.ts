@@ -53,7 +53,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'a node whose pool has failed keeps its volumes',
     file: 'plugin/cluster/retreat.ts',
-    changes: [{ from: 'if (isLost && isMarked() && canBeTaken(id))', to: 'if (false)' }],
+    changes: [{ from: 'if (isLost && isMarked() && mayBeTaken(id) && canBeTaken(id))', to: 'if (false)' }],
     rules: ['F6'],
     seedsMax: 300,
   },
@@ -188,7 +188,7 @@ export const mutations: readonly Mutation[] = [
   {
     name: 'volumes are taken by themselves again and again',
     file: 'controller/model/failover.ts',
-    changes: [{ from: 'if (calmUntilMs > nowMs)', to: 'if (nowMs < 0)' }],
+    changes: [{ from: 'if (calmUntilMs > nowMs && !isPoolLost)', to: 'if (nowMs < 0)' }],
     rules: ['F3'],
     seedsMax: 500,
   },
@@ -204,8 +204,8 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/replication-work.ts',
     changes: [
       {
-        from: 'if (identity === undefined || !has(target, identity)) return null;',
-        to: 'const at = target.copy?.snapshots?.at(-1)?.identity; if (at !== undefined) return { identity: at, atMs: now }; if (identity === undefined) return null;',
+        from: 'return target.complete;',
+        to: 'const at = target.copy?.snapshots?.at(-1)?.identity; return at === undefined ? target.complete : { identity: at, atMs: now };',
       },
     ],
     rules: ['F4'],
