@@ -217,7 +217,7 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/as-of.ts',
     changes: [{ from: 'news: news.slice(from, from + newsMax)', to: 'news: []' }],
     rules: ['F6'],
-    seedsMax: 500,
+    seedsMax: 4_000,
   },
   {
     name: 'any copy is taken, however old',
