@@ -63,10 +63,7 @@ export function createCalls(world: World, host: Host, gate: Gate): Calls {
     connect: (network, id, endpoint) =>
       call('docker network connect', quick, () => engine.connect(network, id, endpoint)),
     start: (id) => call(`docker start ${short(id)}`, slow, () => host.start(id)),
-    stop: (id, seconds) =>
-      call(`docker stop ${short(id)}`, { min: 20, max: random.chance(0.9) ? 500 : 5_000 }, () =>
-        engine.stop(id, seconds),
-      ),
+    stop: (id, seconds) => call(`docker stop ${short(id)}`, quick, () => host.stop(id, seconds)),
     remove: (id) => call(`docker rm ${short(id)}`, slow, () => engine.remove(id)),
     rename: (id, name) => call(`docker rename ${short(id)} ${name}`, quick, () => engine.rename(id, name)),
     setRestartPolicy: (id, policy) => call('docker update', quick, () => engine.setRestartPolicy(id, policy)),

@@ -28,6 +28,8 @@ export type Host = {
   later<T>(ms: number, work: () => T | Promise<T>): Promise<T>;
   /** As Docker does it: what its volumes need comes first. */
   start(id: string): Promise<void>;
+  /** As Docker does it: the signal comes at once, and the end, which is one for all who asked for it, some time later. */
+  stop(id: string, seconds: number): Promise<void>;
   startController(): void;
   killController(): void;
   gate(): Gate | null;
@@ -40,6 +42,9 @@ export type Host = {
 const wallStartMs = 1_800_000_000_000;
 /** Docker restarts what has ended, after its first and shortest wait. */
 const restartMs = { min: 100, max: 1_000 };
+/** From the signal to the end. */
+const endMs = { min: 20, max: 500, slowMax: 5_000 };
+const slowEndShare = 0.1;
 const bootMs = { min: 500, max: 5_000 };
 const publishMs = { min: 5, max: 60 };
 const publishAgainMs = 500;
@@ -51,6 +56,8 @@ export function createHost(world: () => World, text: string): Host {
   const bootOffsetMs = random.between(1e6, 1e9);
   const startedMs = new Map<string, number>();
   const mute = new Set<string>();
+  /** Of containers that were told to stop, by their run. */
+  const ends = new Map<string, Promise<void>>();
   let boots = 0;
   let isUp = true;
   let isCut = false;
@@ -157,6 +164,16 @@ export function createHost(world: () => World, text: string): Host {
     async start(id) {
       await host.plugin.obtain(engine.all().find((one) => one.id === id)?.volumes ?? []);
       await engine.start(id);
+    },
+    async stop(id, seconds) {
+      if (engine.all().find((one) => one.id === id)?.status !== 'running') return;
+      const run = () => `${id} ${startedMs.get(id)}`;
+      const told = run();
+      const ms = random.between(endMs.min, random.chance(slowEndShare) ? endMs.slowMax : endMs.max);
+      const end =
+        ends.get(told) ?? host.later(ms, async () => void (run() === told && (await engine.stop(id, seconds))));
+      ends.set(told, end);
+      await end;
     },
     isBooting: () => isBooting,
     startController() {
