@@ -1,5 +1,6 @@
 import { constants } from 'node:os';
 import type { ContainerEvent } from '../docker/source.ts';
+import { FlockError } from '../model/errors.ts';
 import type { Ending } from '../model/revival.ts';
 
 /**
@@ -10,10 +11,10 @@ export type Endings = {
   /** Null: the events begin now, and what was before was not seen. */
   take(event: ContainerEvent | null): void;
   /**
-   * This program stops it: for a move, or because it is elsewhere by now. That is no person's wish. Answers what is to be called when Docker
-   * has answered, or will not any more: an end that comes later has another reason.
+   * This program stops it: for a move, or because it is elsewhere by now. That is no person's wish. An end that comes after Docker has answered
+   * has another reason; Docker that gave no answer, because it hung, may still do what it was asked for. Throws what `ask` throws.
    */
-  stopping(container: string): () => void;
+  stop(container: string, ask: () => Promise<void>): Promise<void>;
   /** `stopSignal`: of the container, by name or number. */
   of(container: string, stopSignal: string | null): Ending;
   /** For how long the events have been seen without a break. */
@@ -86,12 +87,18 @@ export function createEndings(bootMs: () => number): Endings {
           signals: [...before.signals, { number: Number(signal), atMs }].slice(-signalsMax),
         }));
     },
-    stopping(container) {
+    async stop(container, ask) {
       if (ours.size >= containersMax) ours.clear();
       ours.set(container, Number.POSITIVE_INFINITY);
-      return () => {
-        if (ours.has(container)) ours.set(container, bootMs() + answeredMs);
-      };
+      let forMs = answeredMs;
+      try {
+        await ask();
+      } catch (error) {
+        if (!isRefused(error)) forMs = effectMsMax;
+        throw error;
+      } finally {
+        if (ours.has(container)) ours.set(container, bootMs() + forMs);
+      }
     },
     of(container, stopSignal) {
       if (ours.has(container)) return 'by-flock';
@@ -108,6 +115,8 @@ export function createEndings(bootMs: () => number): Endings {
     watchedMs: () => bootMs() - sinceMs,
   };
 }
+
+const isRefused = (error: unknown) => error instanceof FlockError && typeof error.facts['status'] === 'number';
 
 /** `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`. */
 function numberOf(signal: string | null): number | null {

@@ -46,10 +46,7 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
   const engine = parts.docker ?? createDocker(paths.engineSocket);
   const docker: Docker = {
     ...engine,
-    stop(id, seconds) {
-      const answered = endings.stopping(id);
-      return engine.stop(id, seconds).finally(answered);
-    },
+    stop: (id, seconds) => endings.stop(id, () => engine.stop(id, seconds)),
   };
   let living: Living | null = null;
   let reviver: Reviver | null = null;

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { FlockError } from '../../controller/model/errors.ts';
 import { backoffMs, type RevivalFacts, reviveOf } from '../../controller/model/revival.ts';
 import { createEndings } from '../../controller/program/endings.ts';
+
+const unanswered = new Promise<never>(() => {});
 
 const base: RevivalFacts = {
   wanted: 'running',
@@ -131,7 +134,7 @@ describe('why a container has ended', () => {
 
   it('is flock’s own, until the container is started again', () => {
     const endings = createEndings(() => 0);
-    endings.stopping('a');
+    void endings.stop('a', () => unanswered);
     for (const action of ['kill', 'die', 'stop']) tell(endings, action, action === 'kill' ? '15' : null);
     assert.equal(endings.of('a', null), 'by-flock');
     endings.take(null);
@@ -141,18 +144,32 @@ describe('why a container has ended', () => {
     assert.equal(endings.of('a', null), 'signalled');
   });
 
-  it('is not flock’s own any more once its stop was refused, or is long over', () => {
+  it('is not flock’s own any more some seconds after Docker has answered, done or refused', async () => {
     let nowMs = 0;
     const endings = createEndings(() => nowMs);
-    endings.stopping('a')();
-    nowMs = 5_001;
-    for (const action of ['kill', 'die', 'stop']) tell(endings, action, action === 'kill' ? '15' : null);
-    assert.equal(endings.of('a', null), 'signalled');
-    tell(endings, 'start');
-    endings.stopping('a');
-    nowMs = 600_000;
-    for (const action of ['kill', 'die', 'stop']) tell(endings, action, action === 'kill' ? '15' : null);
-    assert.equal(endings.of('a', null), 'by-flock', 'Docker has not answered yet');
+    const isEnded = async (ms: number) => {
+      nowMs += ms;
+      for (const action of ['kill', 'die', 'stop']) tell(endings, action, action === 'kill' ? '15' : null);
+      const ending = endings.of('a', null);
+      tell(endings, 'start');
+      return ending;
+    };
+    const fails = (status: number | null) =>
+      assert.rejects(
+        endings.stop('a', () => Promise.reject(new FlockError('docker-failed', 'no', { status }))),
+        /no/,
+      );
+
+    await endings.stop('a', async () => {});
+    assert.equal(await isEnded(5_001), 'signalled');
+    await fails(500);
+    assert.equal(await isEnded(5_001), 'signalled');
+    await fails(null);
+    assert.equal(await isEnded(300_000), 'by-flock', 'Docker hung, and has done it now');
+    await fails(null);
+    assert.equal(await isEnded(600_001), 'signalled', 'whatever it was asked then');
+    void endings.stop('a', () => unanswered);
+    assert.equal(await isEnded(600_001), 'by-flock', 'Docker has not answered yet');
   });
 
   it('is its own if no signal was sent, or one that ends nothing', () => {

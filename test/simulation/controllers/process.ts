@@ -51,10 +51,7 @@ export function startController(world: World, host: Host): Controller {
   const endings = createEndings(clock.bootMs);
   const docker: Docker = {
     ...calls.docker,
-    stop(id, seconds) {
-      const answered = endings.stopping(id);
-      return calls.docker.stop(id, seconds).finally(answered);
-    },
+    stop: (id, seconds) => endings.stop(id, () => calls.docker.stop(id, seconds)),
   };
   const view = createClusterView({ store, isCluster: true, clock, log });
   const events = createEventLog({ store, node, clock });
