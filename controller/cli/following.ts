@@ -45,7 +45,8 @@ export function createStatusLine(): { show(text: string): void; clear(): void } 
   return {
     show(text) {
       if (!process.stderr.isTTY) return;
-      const width = Math.max(20, (process.stderr.columns ?? 80) - 1);
+      // 0: a terminal that does not know, as over a serial line.
+      const width = Math.max(20, (process.stderr.columns || 80) - 1);
       process.stderr.write(`\r\x1b[K${text.slice(0, width)}`);
       isShown = true;
     },

@@ -74,13 +74,23 @@ function lossOf(lossMs: number | null): string {
     : `At most the last ${secondsOf(lossMs)} before its owner was seen gone are missing.`;
 }
 
+/** The end of the input is no answer, and neither is Ctrl-C. */
 async function ask(question: string): Promise<string> {
   const lines = createInterface({ input: process.stdin, output: process.stderr });
+  const closed = new Promise<string>((resolve) => lines.once('close', () => resolve('')));
   try {
-    return await lines.question(question);
+    return await Promise.race([lines.question(question).catch(() => ''), closed]);
   } finally {
     lines.close();
   }
+}
+
+/** Throws unless a person says yes. */
+async function confirm(view: FailoverView, target: string | null): Promise<void> {
+  const answer = await ask(
+    `${describeFailover(view)}\nGive ${view.volume} to ${target ?? 'a node with a copy'}? [y/N] `,
+  );
+  if (!/^y(es)?$/i.test(answer.trim())) throw new CliError('nothing was done');
 }
 
 export function addReplicationCommands(program: Command, session: () => Session): void {
@@ -132,17 +142,17 @@ export function addReplicationCommands(program: Command, session: () => Session)
     .argument('<volume>')
     .argument('[node]', 'default: the one with the best copy')
     .option('--force', 'also where another living node has a newer copy, and with failover=none')
-    .option('--yes', 'do not ask')
+    .option('--yes', 'do not ask; needed where there is no terminal')
     .action(
       async (volume: string, node: string | undefined, options: { readonly force?: true; readonly yes?: true }) => {
         const { client, print, note } = session();
         const before = await client.get(path`/v1/volumes/${volume}/failover`, failoverView);
         const target = node ?? before.best;
-        note(describeFailover(before));
-        if (options.yes !== true && process.stdin.isTTY && process.stderr.isTTY) {
-          const answer = await ask(`Give ${volume} to ${target ?? 'a node with a copy'}? [y/N] `);
-          if (!/^y(es)?$/i.test(answer)) throw new CliError('nothing was done');
-        }
+        const canAsk = process.stdin.isTTY && process.stderr.isTTY;
+        if (options.yes !== true && canAsk) await confirm(before, target);
+        else note(describeFailover(before));
+        if (options.yes !== true && !canAsk)
+          throw new CliError('nothing was done, for there is nobody to ask: --yes has it done without');
         const body = { node: target, force: options.force === true };
         const taken = await client.send('POST', path`/v1/volumes/${volume}/failover`, body, volumeView);
         const lossMs = before.copies.find((copy) => copy.node === taken.owner)?.lossMs ?? null;

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { pino } from 'pino';
 import { createEventLog } from '../../controller/cluster/event-log.ts';
+import type { CopyRoundView } from '../../controller/model/api.ts';
 import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { summaryOf } from '../../controller/model/move-summary.ts';
 import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
@@ -26,6 +27,7 @@ import type { Operation } from '../../controller/store/store.ts';
 import { createCommands } from '../../plugin/exec.ts';
 import { planNode } from './move-documents.ts';
 import { createFakes, type FakeContainer, type FakeHost } from './move-fakes.ts';
+import { inTerminal } from './terminal.ts';
 import { until } from './until.ts';
 
 /** Hosts with controllers that move and drain, their sockets, and flockctl, in real time; Docker, plugin and proxy of few words. */
@@ -54,6 +56,7 @@ export async function createMoveHosts(documents: {
   const broken = new Map<string, string>();
   const pauses = new Map<string, number>();
   const problems: string[] = [];
+  let copying: CopyRoundView | null = null;
   /** Nodes whose Docker has the image of all containers. */
   const images = new Set<string>(['n1']);
   const servers: Server[] = [];
@@ -61,6 +64,7 @@ export async function createMoveHosts(documents: {
   const { publish, toolsOf } = createFakes({
     ...{ clock, log, hosts, admin, problems, broken, pauses, startMs: new Map() },
     after: (ms, work) => void setTimeout(work, ms),
+    copying: () => copying,
     call: async (host, what, _ended, work) => {
       const problem = broken.get(`${host.node} ${what}`);
       if (problem !== undefined) throw new Error(problem);
@@ -153,6 +157,12 @@ export async function createMoveHosts(documents: {
       [...hosts.values()].flatMap(({ node, containers }) =>
         [...containers.values()].filter((one) => one.name === name && one.running).map(() => node),
       ),
+    terminal: (node: string, ...args: readonly string[]) =>
+      inTerminal([process.execPath, cli, ...args], { FLOCK_CONTROLLER_SOCKET: join(folder, `${node}.sock`) }),
+    /** What the plugins say of copies from now on; null: they are done. */
+    copies(round: CopyRoundView | null): void {
+      copying = round;
+    },
     flockctl: (node: string, ...args: readonly string[]) =>
       createCommands({ FLOCK_CONTROLLER_SOCKET: join(folder, `${node}.sock`) }).run(process.execPath, [cli, ...args]),
     /** What a command that has to fail says of why, and what it prints. */

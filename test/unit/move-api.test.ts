@@ -126,6 +126,31 @@ describe('flockctl and moves', function () {
     assert.deepEqual(hosts.runs('web'), ['n1']);
   });
 
+  it('shows how far the copying is, and turns back at Ctrl-C', async () => {
+    hosts.copies({ state: 'running', sentBytes: 30 * 1024 ** 2, totalBytes: 120 * 1024 ** 2, roundMs: null });
+    const terminal = hosts.terminal('n3', 'move', 'web', 'n2');
+    await terminal.sees(/preparing +n2 [\s\S]*copying +\[######------------------\] +30 MiB of 120 MiB, .*\/s/);
+    terminal.type('\x03');
+    await terminal.sees(/turning back; press Ctrl-C again/);
+    assert.equal(await terminal.ended(), 1);
+    assert.match(terminal.shown(), /clearing [\s\S]*web from n1 to n2 has failed at copying: .*Ctrl-C at flockctl/);
+    assert.deepEqual(hosts.runs('web'), ['n1']);
+    assert.deepEqual([...hosts.containers('n2').keys()], []);
+
+    const left = hosts.terminal('n3', 'move', 'web', 'n2');
+    await left.sees(/30 MiB of 120 MiB/);
+    hosts.silence('n3');
+    left.type('\x03');
+    await left.sees(/press Ctrl-C again/);
+    left.type('\x03');
+    assert.equal(await left.ended(), 130, 'it is left alone');
+    hosts.copies(null);
+    await until('it is done', 15_000, async () =>
+      (await moves()).some(({ step }) => step === 'done') ? true : undefined,
+    );
+    assert.deepEqual(hosts.runs('web'), ['n2']);
+  });
+
   it('answers a question for what comes next when it comes', async () => {
     const ask = async (path: string) => {
       const signal = AbortSignal.timeout(20_000);

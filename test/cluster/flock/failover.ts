@@ -54,7 +54,10 @@ export function failovers(members: () => Members): void {
       assert.match(refused.text, /n1 is dead.*failover=manual/);
       assert.equal((await volumeOf(members(), 'waiting')).doc.owner, 'n1');
       // Without a terminal it does not ask, and takes the best copy.
-      assert.match(await third.flockctl('failover', 'waiting'), /waiting is now node n[23]'s\. At most the last /);
+      assert.match(
+        await third.flockctl('failover', 'waiting', '--yes'),
+        /waiting is now node n[23]'s\. At most the last /,
+      );
       assert.equal(await next.sh('waiting', 'cat /data/x'), 'kept');
 
       await old.boot();

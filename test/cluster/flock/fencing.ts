@@ -99,7 +99,7 @@ export function fencing(members: () => Members): void {
       const { cluster, n } = members();
       const writer = nextWriter();
       await assertGoesOn(writer, () => cluster.network.partitionConsul([1], [2, 3]));
-      await assert.rejects(n(2).flockctl('failover', writer.volume, 'n2'), /may still write|still holds/);
+      await assert.rejects(n(2).flockctl('failover', writer.volume, 'n2', '--yes'), /may still write|still holds/);
       await cluster.heal();
       await settled(members());
       await assertUndisturbed(n(1), writer);

@@ -208,7 +208,7 @@ export async function failover(host: ClusterHost, volume: string, msMax = 40_000
   let last = '';
   await until(`failover of ${volume} to ${host.name}`, msMax, async () => {
     try {
-      return await host.flockctl('failover', volume, host.name);
+      return await host.flockctl('failover', volume, host.name, '--yes');
     } catch (error) {
       last = error instanceof Error ? error.message : String(error);
       await sleep(200);
@@ -228,7 +228,7 @@ export async function failoverToNewest(
   const isOlder = (error: Error) => error.message.includes(`node ${second.name} has a newer copy`);
   return await until(`failover of ${volume}`, 40_000, async () => {
     try {
-      await first.flockctl('failover', volume, first.name);
+      await first.flockctl('failover', volume, first.name, '--yes');
       return first;
     } catch (error) {
       if (!(error instanceof Error && isOlder(error))) return undefined;
