@@ -35,7 +35,12 @@ const savedSchema = z.object({
     services: z.array(serviceSettingsSchema),
     certificates: z.array(storedCertificateSchema),
     members: z
-      .array(z.tuple([nodeName, z.object({ alive: z.boolean(), poolLost: z.boolean().optional() })]))
+      .array(
+        z.tuple([
+          nodeName,
+          z.object({ alive: z.boolean(), poolLost: z.boolean().optional(), reached: z.boolean().optional() }),
+        ]),
+      )
       .nullable(),
   }),
 });

@@ -9,6 +9,9 @@ export type Collection<T> = {
   take(entries: readonly Entry[]): { readonly documents: readonly T[]; readonly problems: readonly Problem[] };
 };
 
+/** Takes what the store has below a key; answers what is wrong with it. */
+export type Part = { readonly below: string; take(entries: readonly Entry[]): readonly Problem[] };
+
 type Known<T> = { readonly index: string; readonly read: { readonly document: T } | { readonly problem: Problem } };
 
 /** `keyOf`: where a document belongs. One that is elsewhere is not believed. */

@@ -1,10 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { z } from 'zod';
-import { isLocked } from '../../controller/cluster/entries.ts';
-import { decodeNode, keys } from '../../controller/model/cluster.ts';
+import { keys } from '../../controller/model/cluster.ts';
 import { messageOf } from '../../controller/model/errors.ts';
-import type { NodeName } from '../../controller/model/names.ts';
 import type { Entry, Store } from '../../controller/store/store.ts';
 import { type Documents, noDocuments, type Problem } from '../model/collect.ts';
 import { containerSchema } from '../model/containers.ts';
@@ -17,8 +15,9 @@ import {
 } from '../model/keys.ts';
 import type { ServiceName } from '../model/names.ts';
 import { routeSchema } from '../model/records.ts';
-import { createCollection } from './collection.ts';
-import { nodeOfKey } from './writes.ts';
+import { createCollection, type Part } from './collection.ts';
+import { createMembers } from './members.ts';
+import { createReach, type ReachParts } from './reach.ts';
 
 /**
  * What a store has for the proxies, as last seen. What can't be read is left out and reported.
@@ -45,6 +44,7 @@ export type StoreViewParts = {
   readonly onChange: () => void;
   readonly log: Logger;
   readonly probeMs?: number;
+  readonly reach?: Omit<ReachParts, 'onChange'>;
   readonly nowMs?: () => number;
 };
 
@@ -56,7 +56,6 @@ const lookMsMax = 1_000;
 /** A watch is silent while nothing changes, so whether a store that has failed is back is asked. */
 const probeMsDefault = 2_000;
 
-type Part = { readonly below: string; take(entries: readonly Entry[]): readonly Problem[] };
 type Found = { -readonly [Name in keyof Documents]: Documents[Name] };
 
 export function createStoreView(parts: StoreViewParts): StoreView {
@@ -64,7 +63,16 @@ export function createStoreView(parts: StoreViewParts): StoreView {
   const found: Found = { ...noDocuments };
   const written = new Map<string, readonly Entry[]>();
   const problems = new Map<string, readonly Problem[]>();
-  const wanted = isCluster ? [...documentParts(found), ...memberParts(found)] : documentParts(found);
+  const reach = createReach({ ...parts.reach, onChange: reached });
+  const members = createMembers(reach);
+  const wanted = isCluster
+    ? [
+        ...documentParts(found),
+        ...members.parts((seen) => {
+          found.members = seen;
+        }),
+      ]
+    : documentParts(found);
   let documents: Documents | null = null;
   let fault: string | null = null;
   let releasedAtMs: number | null = null;
@@ -125,6 +133,13 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     onChange();
   }
 
+  function reached(): void {
+    found.members = members.seen();
+    if (documents === null) return;
+    documents = { ...documents, members: found.members };
+    onChange();
+  }
+
   async function probe(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
       await sleep(probeMs ?? probeMsDefault, undefined, { signal }).catch(() => {});
@@ -138,7 +153,7 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     problems: () => [...problems.values()].flat(),
     fault: () => fault,
     async run(signal) {
-      await Promise.all([...wanted.map((part) => follow(part, signal)), probe(signal)]);
+      await Promise.all([...wanted.map((part) => follow(part, signal)), probe(signal), reach.run(signal)]);
     },
   };
 }
@@ -209,46 +224,5 @@ function documentParts(found: Found): readonly Part[] {
         found.certificates = documents;
       },
     ),
-  ];
-}
-
-/** Who is in the cluster is in the keys, so that a node whose document can't be read here counts all the same. */
-/** Of a node's document; one that can't be read says nothing. */
-function isPoolLost(text: string): boolean {
-  try {
-    return decodeNode(text).poolLost === true;
-  } catch {
-    return false;
-  }
-}
-
-function memberParts(found: Found): readonly Part[] {
-  const namesOf = (below: string, entries: readonly Entry[]) =>
-    entries.flatMap(({ key }) => nodeOfKey(key, below) ?? []);
-  let nodes: readonly { readonly name: NodeName; readonly poolLost: boolean }[] = [];
-  let alive: ReadonlySet<string> = new Set();
-  const combine = () => {
-    found.members = new Map(
-      nodes.map(({ name, poolLost }) => [name, { alive: alive.has(name), ...(poolLost ? { poolLost } : {}) }]),
-    );
-    return [];
-  };
-  return [
-    {
-      below: keys.nodes,
-      take(entries) {
-        nodes = entries.flatMap((entry) =>
-          namesOf(keys.nodes, [entry]).map((name) => ({ name, poolLost: isPoolLost(entry.value) })),
-        );
-        return combine();
-      },
-    },
-    {
-      below: keys.alives,
-      take(entries) {
-        alive = new Set(namesOf(keys.alives, entries.filter(isLocked)));
-        return combine();
-      },
-    },
   ];
 }

@@ -13,7 +13,15 @@ export type Documents = {
   readonly services: readonly ServiceSettings[];
   readonly certificates: readonly StoredCertificate[];
   /** The nodes of the cluster; null: this host is in none. */
-  readonly members: ReadonlyMap<NodeName, { readonly alive: boolean; readonly poolLost?: boolean | undefined }> | null;
+  readonly members: ReadonlyMap<NodeName, MemberSeen> | null;
+};
+
+export type MemberSeen = {
+  /** It has a session. */
+  readonly alive: boolean;
+  readonly poolLost?: boolean | undefined;
+  /** It has none, and answers this node all the same. */
+  readonly reached?: boolean | undefined;
 };
 
 export const noDocuments: Documents = {
@@ -56,8 +64,11 @@ export function collect(documents: Documents, self: NodeName, nowMs: number): Co
       one.healthy && isAlive(one.node) && !isStuck(one) ? (one.declared.service ?? []) : [],
     ),
   );
+  const isServedElsewhere = ({ declared }: ContainerDoc) => declared.service !== null && sound.has(declared.service);
+  // A node that is cut off from the store only may still be the one that its volumes belong to.
+  const isReached = ({ node }: ContainerDoc) => members?.get(node)?.reached === true;
   const mayServe = (one: ContainerDoc) =>
-    isAlive(one.node) && !(isStuck(one) && one.declared.service !== null && sound.has(one.declared.service));
+    isAlive(one.node) ? !(isStuck(one) && isServedElsewhere(one)) : isReached(one) && !isServedElsewhere(one);
   const problems: Problem[] = containers.flatMap(({ name, node, problems: own }) =>
     own.map(({ text }) => ({ where: `container ${name} on ${node}`, text })),
   );

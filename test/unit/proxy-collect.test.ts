@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { NodeName } from '../../controller/model/names.ts';
 import { compose, problemsOf } from '../../proxy/composing.ts';
-import { collect, type Documents, nextPauseEndMs, noDocuments } from '../../proxy/model/collect.ts';
+import { collect, type Documents, type MemberSeen, nextPauseEndMs, noDocuments } from '../../proxy/model/collect.ts';
 import type { ContainerDoc } from '../../proxy/model/containers.ts';
 import type { ProxyNodeDoc } from '../../proxy/model/keys.ts';
 import { parseLinkText, parseRouteText, readLabels } from '../../proxy/model/labels.ts';
@@ -79,11 +79,19 @@ describe('the records that the table is made of', () => {
     assert.deepEqual(healthy(new Map()), [[here, true]]);
   });
 
+  it('have those of a node that is cut off from the store only while nobody else serves', () => {
+    const members = new Map<NodeName, MemberSeen>([...bothAlive, [there, { alive: false, reached: true }]]);
+    const healthy = (...containers: readonly ContainerDoc[]) =>
+      collect(documents({ containers, members }), here, 10).records.upstreams.map((one) => one.healthy);
+    const [far, near] = [container('a', web, { node: there }), container('b', web)];
+    assert.deepEqual(healthy(far), [true]);
+    assert.deepEqual(healthy(far, near), [false, true]);
+    assert.deepEqual(healthy(far, { ...near, healthy: false }), [true, false], 'it has just been made');
+    assert.deepEqual(healthy({ ...far, healthy: false }), [false]);
+  });
+
   it('leave out a container whose volume is on a failed pool, where another one serves', () => {
-    const failed = new Map<NodeName, { alive: boolean; poolLost?: boolean }>([
-      ...bothAlive,
-      [here, { alive: true, poolLost: true }],
-    ]);
+    const failed = new Map<NodeName, MemberSeen>([...bothAlive, [here, { alive: true, poolLost: true }]]);
     const healthy = (...containers: readonly ContainerDoc[]) =>
       collect(documents({ containers, members: failed }), there, 10).records.upstreams.map((one) => one.healthy);
     const [stuck, plain] = [container('a', web, { hasVolume: true }), container('b', web)];

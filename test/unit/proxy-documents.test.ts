@@ -16,6 +16,7 @@ import { parseRouteText } from '../../proxy/model/labels.ts';
 import { parseServiceName } from '../../proxy/model/names.ts';
 import type { RouteDoc } from '../../proxy/model/records.ts';
 import { containerDoc } from '../support/api-proxies.ts';
+import { planNode } from '../support/move-documents.ts';
 import { createTestStore, here, idOf, silent, there } from '../support/proxy-fakes.ts';
 import { until } from '../support/until.ts';
 
@@ -233,6 +234,8 @@ describe('the view of the store', () => {
   let server: MemoryStore;
   let store: Store;
   let view: StoreView;
+  /** Whether nodes without a session answer. */
+  let answers: boolean;
   let stop: AbortController;
   let running: Promise<void>;
 
@@ -240,7 +243,9 @@ describe('the view of the store', () => {
     server = createTestStore();
     store = server.connect('here');
     stop = new AbortController();
-    view = createStoreView({ store, isCluster: true, onChange: () => {}, log: silent, probeMs: 20 });
+    answers = true;
+    const reach = { ask: async () => answers, everyMs: 20 };
+    view = createStoreView({ store, isCluster: true, onChange: () => {}, log: silent, probeMs: 20, reach });
     running = view.run(stop.signal);
   });
   afterEach(async () => {
@@ -275,6 +280,16 @@ describe('the view of the store', () => {
     await until('both are there', 2_000, () => (members() === living ? true : undefined));
     server.endSession(session);
     await until('one is dead', 2_000, () => (members() === living.replace('true', 'false') ? true : undefined));
+
+    // Its document says where it can be asked.
+    const { alive: _alive, space: _space, ...doc } = planNode(there);
+    await set(store, keys.node(there), JSON.stringify(doc));
+    const reached = living.replace('true', 'false,"reached":true');
+    await until('it answers all the same', 2_000, () => (members() === reached ? true : undefined));
+    answers = false;
+    await until('it does not any more', 2_000, () =>
+      members() === living.replace('true', 'false') ? true : undefined,
+    );
   });
 
   it('leaves out what it can’t read or what is in a wrong place, says so, and shows the rest', async () => {

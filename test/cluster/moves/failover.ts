@@ -29,6 +29,8 @@ import { until } from '../../support/until.ts';
 
 const backMsMax = 90_000;
 const wakeSecondsMax = 3;
+/** Long enough for a failover. */
+const cutMs = 15_000;
 const writer: Writer = { container: 'writer', volume: 'log' };
 /** A service without state that says where it is. */
 const echo = `
@@ -160,6 +162,35 @@ export function failovers(members: () => Members): void {
       await assertPutAway([webId, writerId]);
       await settled(members(), 120_000);
       await assertOneWriter(now, await acknowledged(n(1), { ...writer, container: writerId }));
+    });
+
+    it('a host is cut off from Consul only: its containers serve on, through all hosts, and nobody takes their place', async () => {
+      const { webId, writerId } = await begin();
+      const loads = loadCounter(hosts(), web);
+      await members().cluster.leadElsewhere([1]);
+      await members().cluster.network.partitionConsul([1], [2, 3]);
+      await until('n1 counts as dead', 60_000, async () =>
+        /^n1 .*down/m.test(await n(2).flockctl('node', 'ls')) ? true : undefined,
+      );
+      await sleep(cutMs);
+      const workloads = await workloadsOf(members());
+      await members().cluster.heal();
+      await settled(members(), 120_000);
+      await sleep(2_000);
+      const results = await Promise.all(loads.map((one) => one.stop()));
+      assert.deepEqual(
+        results.flatMap(({ workers }) => workers.flatMap(({ failed }) => failed)),
+        [],
+      );
+      const { faults, answered } = checkNoted(await notedBy(n(1), web), results);
+      assert.deepEqual(faults, []);
+      assert.ok(answered > 500, `${answered}`);
+      for (const seen of [workloads, await workloadsOf(members())])
+        assert.deepEqual(
+          ['web', writer.container].map((name) => seen.find((one) => one.name === name)?.containerId),
+          [webId, writerId],
+        );
+      assert.deepEqual(await happened(members(), 'failover', /./), []);
     });
 
     it('a host stands still: the others go on without it, and what it does when it wakes up is in no volume', async () => {
