@@ -11,7 +11,7 @@ import { start } from './moves-common.ts';
 import { type Row, ratioRow } from './report.ts';
 
 const precopyMebibytes = 1_000;
-const precopyRounds = 3;
+const precopyRounds = 4;
 
 /** The copying step of a volume that the target knows nothing of; beside one program's output in the other's input. */
 export async function precopy(members: Members): Promise<readonly Row[]> {
@@ -20,11 +20,15 @@ export async function precopy(members: Members): Promise<readonly Row[]> {
   for (let round = 1; round <= precopyRounds; round += 1) {
     const counter = counterOf(`big${round}`);
     const [first, second, third] = [members.n(1), members.n(2), members.n(3)];
-    await start(members, counter, first, []);
+    // Nobody else copies it meanwhile, and the target has nothing of it.
+    await start(members, counter, first, ['replicas=0']);
     await fill(first, counter.volume, precopyMebibytes);
-    raw.push(await rawCopy(members, first, third, counter));
+    // In turns: what comes first finds the volume in the page cache.
+    const isRawFirst = round % 2 === 1;
+    if (isRawFirst) raw.push(await rawCopy(members, first, third, counter));
     const { history } = await move(members, third, counter.name, second);
     flock.push(history.find(({ step }) => step === 'copying')?.ms ?? Number.NaN);
+    if (!isRawFirst) raw.push(await rawCopy(members, second, third, counter));
     await second.docker('rm', '-f', counter.name);
     await until('the volume can go', 60_000, () =>
       second.flockctl('volume', 'rm', counter.volume).catch(() => undefined),

@@ -15,6 +15,9 @@ export function obstaclesOf(inspected: InspectedWorkload, facts: ObstacleFacts):
     ...(HostConfig.AutoRemove ? ['--rm: Docker removes the container when it stops'] : []),
     ...mountObstacles(inspected),
     ...(HostConfig.Devices ?? []).map(({ PathOnHost }) => `--device ${PathOnHost}: the device is this host's`),
+    ...limits.flatMap(([option, of]) =>
+      (of(HostConfig) ?? []).map(({ Path }) => `--${option} ${Path}: the device is this host's`),
+    ),
     ...((HostConfig.DeviceRequests ?? []).length > 0 ? ["--gpus: the devices are this host's"] : []),
     ...sharedWith(inspected),
     ...networkObstacles(inspected, facts),
@@ -36,6 +39,16 @@ export type ObstacleFacts = {
 
 /** Of a container that Docker runs as part of a Swarm service: Swarm alone starts and replaces it. */
 export const swarmTaskLabel = 'com.docker.swarm.task.id';
+
+type LimitedDevices = InspectedWorkload['HostConfig']['BlkioWeightDevice'];
+/** Options that name block devices, which Docker looks up when it starts the container. */
+const limits: readonly (readonly [string, (host: InspectedWorkload['HostConfig']) => LimitedDevices])[] = [
+  ['blkio-weight-device', (host) => host.BlkioWeightDevice],
+  ['device-read-bps', (host) => host.BlkioDeviceReadBps],
+  ['device-write-bps', (host) => host.BlkioDeviceWriteBps],
+  ['device-read-iops', (host) => host.BlkioDeviceReadIOps],
+  ['device-write-iops', (host) => host.BlkioDeviceWriteIOps],
+];
 
 /** The same on every host, as far as containers care. */
 const everywhere: ReadonlySet<string> = new Set(['/etc/localtime', '/etc/timezone']);

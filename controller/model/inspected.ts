@@ -32,6 +32,8 @@ const askedMountSchema = z.looseObject({
   VolumeOptions: z.looseObject({ Subpath: text.nullish() }).nullish(),
 });
 
+const limitedDevicesSchema = z.array(z.looseObject({ Path: text })).nullish();
+
 /** Of `GET /containers/ID/json`. */
 export const inspectedWorkloadSchema = z.object({
   Id: text.regex(/^[0-9a-f]{64}$/),
@@ -69,6 +71,11 @@ export const inspectedWorkloadSchema = z.object({
     VolumesFrom: texts,
     Links: texts,
     Devices: z.array(z.looseObject({ PathOnHost: text.default('') })).nullish(),
+    BlkioWeightDevice: limitedDevicesSchema,
+    BlkioDeviceReadBps: limitedDevicesSchema,
+    BlkioDeviceWriteBps: limitedDevicesSchema,
+    BlkioDeviceReadIOps: limitedDevicesSchema,
+    BlkioDeviceWriteIOps: limitedDevicesSchema,
     DeviceRequests: z.array(z.unknown()).nullish(),
   }),
   NetworkSettings: z.object({ Networks: z.record(text, endpointSchema).nullish() }),

@@ -223,6 +223,9 @@ describe('what keeps a container from being made elsewhere', () => {
   shows(/^-v \/var\/lib\/mysql: an anonymous volume/, {
     mounts: [{ Type: 'volume', Name: 'ab'.repeat(32), Destination: '/var/lib/mysql', Driver: 'local', RW: true }],
   });
+  shows(/^--device-write-iops \/dev\/sda: the device is this host's/, {
+    hostConfig: { BlkioDeviceWriteIOps: [{ Path: '/dev/sda', Rate: 100 }], BlkioDeviceReadBps: null },
+  });
   shows(/^--device \/dev\/ttyUSB0/, {
     hostConfig: {
       Devices: [{ PathOnHost: '/dev/ttyUSB0', PathInContainer: '/dev/ttyUSB0', CgroupPermissions: 'rwm' }],

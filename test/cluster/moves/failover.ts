@@ -47,7 +47,7 @@ function sceneOf(members: () => Members) {
 
   /** A writer and a web service on the first host, each with copies on both others. Answers the ids of the containers. */
   async function begin() {
-    const webId = await startCounter(n(1), web, { volume: copies });
+    const webId = await startCounter(n(1), web, { volume: copies, run: ['--restart', 'always'] });
     await startReplicatedWriter(n(1), writer, copies);
     const writerId = (await known(members(), n(1), writer.container)).containerId ?? '';
     await known(members(), n(1), 'web');
@@ -117,6 +117,8 @@ export function hostKilled(members: () => Members): void {
       const loads = loadCounter([n(2), n(3)], web);
       const killedAt = await bootSeconds();
       const before = await acknowledged(n(1), { ...writer, container: writerId });
+      const startedAt = () => n(1).docker('inspect', '--format', '{{.State.StartedAt}}', webId);
+      const startedBefore = await startedAt();
       await n(1).kill();
       const now = await writesElsewhere(killedAt);
       const webNode = await until('the web service is served elsewhere', backMsMax, async () => {
@@ -131,6 +133,7 @@ export function hostKilled(members: () => Members): void {
 
       await n(1).boot();
       await assertPutAway([webId, writerId]);
+      assert.equal(await startedAt(), startedBefore, 'Docker would have started it, and was not let');
       await settled(members(), 120_000);
       const results = await Promise.all(loads.map((one) => one.stop()));
       const { faults, answered } = checkNoted(await notedBy(await ownerOf(members(), web.volume), web), results);
@@ -170,7 +173,7 @@ export function failovers(members: () => Members): void {
       await members().cluster.leadElsewhere([1]);
       await members().cluster.network.partitionConsul([1], [2, 3]);
       await until('n1 counts as dead', 60_000, async () =>
-        /^n1 .*down/m.test(await n(2).flockctl('node', 'ls')) ? true : undefined,
+        /^n1 +DOWN/m.test(await n(2).flockctl('node', 'ls')) ? true : undefined,
       );
       await sleep(cutMs);
       const workloads = await workloadsOf(members());

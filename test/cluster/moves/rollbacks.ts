@@ -258,6 +258,19 @@ export function rollbacks(members: () => Members): void {
       await n(2).docker('rm', '-f', 'web');
     });
 
+    it('it can’t be started on the target: its port was free there, and is not any more', async () => {
+      await begin(web, { run: ['-p', '9099:8080'] });
+      await fill(n(1), web.volume, 150);
+      await n(2).docker('create', '--name', 'other', '-p', '9099:80', 'flock/busybox:latest', 'sleep', '10000');
+      const loads = loadCounter(hosts(), web);
+      const moving = startMove(members(), n(1), 'web', n(2));
+      await reaches(members(), moving, 'copying');
+      await n(2).docker('start', 'other');
+      await turnedBack(moving, ['starting'], /9099|port/);
+      await servedBy(n(1), loads, false);
+      await n(2).docker('rm', '-f', 'other');
+    });
+
     it('it never becomes ready on the target', async () => {
       await begin();
       await touch(n(1), 'mute-n2');
