@@ -1,3 +1,4 @@
+import { clashesOf } from './clashes.ts';
 import type { VolumeDoc } from './cluster.ts';
 import { isBraked } from './failover.ts';
 import { hashText } from './hash.ts';
@@ -14,6 +15,8 @@ export type FollowFacts = {
   readonly alive: ReadonlySet<NodeName>;
   /** Nodes whose controller is not at work: nobody there could make a container. */
   readonly silentSinceMs: ReadonlyMap<NodeName, number>;
+  /** By the node that they are on. */
+  readonly workloadsOn: ReadonlyMap<NodeName, readonly WorkloadDoc[]>;
   /** Boot clock. */
   readonly deadSinceMs: ReadonlyMap<NodeName, number>;
   readonly nowMs: number;
@@ -50,9 +53,23 @@ export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   // One that was taken out of the cluster is dead for ever.
   const deadMs = since === undefined ? (facts.nodes.has(doc.node) ? 0 : facts.guardMs) : facts.nowMs - since;
   const dead = [...facts.nodes.keys()].filter((node) => !alive.has(node)).length;
-  if (isBraked(dead, facts.nodes.size) || candidatesOf(doc, facts)[0] !== me) return { kind: 'none' };
+  const candidates = candidatesOf(doc, facts);
+  const place = placeOf(doc, candidates, facts);
+  if (isBraked(dead, facts.nodes.size) || (place ?? candidates[0]) !== me) return { kind: 'none' };
   if (deadMs < facts.guardMs) return { kind: 'wait', ms: facts.guardMs - deadMs };
-  return unlessObstacles(doc, `node ${doc.node} is dead`);
+  const why = `node ${doc.node} is dead`;
+  if (place !== undefined) return unlessObstacles(doc, why);
+  return { kind: 'refused', why: `${why}, but no other node has room for it: ${clashesAt(me, doc, facts).join('; ')}` };
+}
+
+type Room = Pick<FollowFacts, 'workloadsOn'>;
+
+const clashesAt = (node: NodeName, doc: WorkloadDoc, { workloadsOn }: Room) =>
+  clashesOf(doc, workloadsOn.get(node) ?? [], node);
+
+/** The best of them where nothing has its name and its ports. Once claimed it is nobody else's, even if it can't be made. */
+function placeOf(doc: WorkloadDoc, candidates: readonly NodeName[], facts: Room): NodeName | undefined {
+  return candidates.find((node) => clashesAt(node, doc, facts).length === 0);
 }
 
 /** Living nodes with controllers that may be given something, best first: for each workload in another order, and in the same one everywhere. */
@@ -76,7 +93,7 @@ function unlessObstacles({ obstacles }: WorkloadDoc, why: string): Follow {
 /** The nodes that should have a workload's image before they need it: where its volumes' copies are, or where it would go. */
 export function imageNodesOf(
   doc: WorkloadDoc,
-  facts: Pick<FollowFacts, 'nodes' | 'alive' | 'silentSinceMs' | 'nowMs'> & {
+  facts: Pick<FollowFacts, 'nodes' | 'alive' | 'silentSinceMs' | 'nowMs' | 'workloadsOn'> & {
     readonly volumes: ReadonlyMap<DatasetId, Pick<VolumeDoc, 'owner' | 'replicas'>>;
   },
 ): readonly NodeName[] {
@@ -86,7 +103,9 @@ export function imageNodesOf(
     const silentSinceMs = new Map(
       [...facts.silentSinceMs].filter(([, sinceMs]) => facts.nowMs - sinceMs > silentMsMin),
     );
-    return doc.failover === 'auto' ? candidatesOf(doc, { ...facts, silentSinceMs }).slice(0, 1) : [];
+    if (doc.failover !== 'auto') return [];
+    const place = placeOf(doc, candidatesOf(doc, { ...facts, silentSinceMs }), facts);
+    return place === undefined ? [] : [place];
   }
   const nodes = doc.volumes.flatMap(({ id }) => {
     const volume = facts.volumes.get(id);

@@ -1,3 +1,4 @@
+import { clashesOf } from './clashes.ts';
 import type { VolumeDoc } from './cluster.ts';
 import { FlockError } from './errors.ts';
 import { formatLabels } from './labels.ts';
@@ -6,7 +7,6 @@ import { findAsked, groupOf } from './move-group.ts';
 import { type NodeName, quote } from './names.ts';
 import { nearNames } from './near-names.ts';
 import { meetsConditions, type PlacementNode } from './node-index.ts';
-import { conflictOf, type PublishedPort, publishedBy } from './published-ports.ts';
 import { formatDuration } from './quantity.ts';
 import type { WorkloadDoc, WorkloadVolume } from './workload.ts';
 
@@ -202,10 +202,8 @@ function workloadObstacles(
     obstacles.push(
       `container ${name} has still to be made on ${workload.node}: "flockctl events" says what it waits for`,
     );
-  const other = facts.workloads.find((one) => one.node === target.name && one.name === name && !group.includes(one));
-  if (other !== undefined)
-    obstacles.push(`there is another container ${name} on ${target.name}: rename or remove one of them`);
-  return [...obstacles, ...portObstacles(workload, group, facts, target)];
+  const there = facts.workloads.filter((one) => one.node === target.name && !group.includes(one));
+  return [...obstacles, ...clashesOf(workload, there, target.name)];
 }
 
 /** Of several, which are stopped one after the other, the longest: that each takes all of its time at once is not to be expected. */
@@ -222,26 +220,6 @@ function stopObstacles(workloads: readonly WorkloadDoc[], { pauseMs }: MoveLimit
       `container ${name} may take ${formatDuration(stopMs)} to stop, and the pause is ${formatDuration(pauseMs)}: ${way}`,
     ];
   });
-}
-
-/** As far as flock looks after those that have them; what else runs on the target is seen there. */
-function portObstacles(
-  { name, spec, wanted }: WorkloadDoc,
-  group: readonly WorkloadDoc[],
-  { workloads }: PlanFacts,
-  target: PlanNode,
-): readonly string[] {
-  const own = wanted === 'running' ? publishedBy(spec) : [];
-  if (own.length === 0) return [];
-  const there = workloads.filter((one) => one.node === target.name && one.wanted === 'running' && !group.includes(one));
-  return there.flatMap((other) => {
-    const taken = conflictOf(own, publishedBy(other.spec));
-    return taken === null ? [] : [portTaken(name, taken, `container ${other.name}`, target.name)];
-  });
-}
-
-export function portTaken(name: string, { port, protocol }: PublishedPort, other: string, node: NodeName): string {
-  return `container ${name} publishes port ${port}/${protocol}, which ${other} has on ${node}: stop that one, or publish another port`;
 }
 
 export function volumeObstacles(

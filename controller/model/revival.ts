@@ -81,7 +81,8 @@ export function reviveOf(facts: RevivalFacts): Revival {
     return { kind: 'start', why };
   }
   if (policy.name === 'on-failure') {
-    if (facts.exitCode === 0) return stopped('it has finished');
+    // Docker that is shut down has most programs end like this, and does not start these again.
+    if (facts.exitCode === 0) return ending === 'by-itself' ? stopped('it has finished') : { kind: 'start', why };
     if (policy.retriesMax > 0 && facts.restartCount >= policy.retriesMax)
       return stopped(`it has failed as often as its restart policy allows (${policy.retriesMax})`);
   }

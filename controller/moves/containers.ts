@@ -1,8 +1,8 @@
+import { portTaken } from '../model/clashes.ts';
 import { ownNetworks } from '../model/container-obstacles.ts';
-import { FlockError, messageOf } from '../model/errors.ts';
+import { FlockError, hasCode, messageOf } from '../model/errors.ts';
 import { doSubnetsMeet, subnetsOf } from '../model/host-net.ts';
 import type { MoveDoc } from '../model/move.ts';
-import { portTaken } from '../model/move-plan.ts';
 import { partings } from '../model/neighbours.ts';
 import { conflictOf, isAny, publishedBy } from '../model/published-ports.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
@@ -135,7 +135,10 @@ export type Starting = {
 
 export type PortsMade = (service: string) => readonly number[];
 
-/** Starts those that are to run, in order, and waits until all are ready. Throws with the reason, and what the container said. */
+/**
+ * Starts those that are to run, in order, and waits until all are ready. Throws with the reason, and what the container said; where they are
+ * to be as before (`again`) only when all others have had their turn.
+ */
 export async function startAll(
   tools: MoveTools,
   containers: readonly MovedContainer[],
@@ -143,8 +146,17 @@ export async function startAll(
   signal: AbortSignal,
 ): Promise<number> {
   const wanted = containers.filter(({ workload }) => workload.wanted === 'running');
-  for (const container of wanted) await start(tools, container, starting, signal);
-  await Promise.all(wanted.map((container) => untilReady(tools, container, starting, signal)));
+  const problems: unknown[] = [];
+  const failed = (error: unknown) => {
+    signal.throwIfAborted();
+    if (starting.ended === 'fails') throw error;
+    problems.push(error);
+  };
+  const started: MovedContainer[] = [];
+  for (const container of wanted)
+    await start(tools, container, starting, signal).then(() => void started.push(container), failed);
+  await Promise.all(started.map((container) => untilReady(tools, container, starting, signal).catch(failed)));
+  if (problems.length > 0) throw problems[0];
   return wanted.length;
 }
 
@@ -162,7 +174,8 @@ async function start(
       return;
     } catch (error) {
       signal.throwIfAborted();
-      if ((ended === 'fails' && attempt >= startsMax) || clock.bootMs() + startAgainMs >= untilBootMs)
+      const isGone = hasCode(error, 'docker-failed') && error.facts['status'] === 404;
+      if (isGone || (ended === 'fails' && attempt >= startsMax) || clock.bootMs() + startAgainMs >= untilBootMs)
         throw new FlockError(
           'docker-failed',
           `container ${workload.name} could not be started: ${messageOf(error)}`,
@@ -200,7 +213,7 @@ async function untilReady(
       missing = lacking;
     } else if (ended === 'fails') throw await endedError(tools, container, found);
     // It may still be stopping because of what was asked before.
-    else await docker.start(id).catch(() => undefined);
+    else await orAborted(docker.start(id), signal).catch(() => signal.throwIfAborted());
     if (clock.bootMs() >= untilBootMs)
       throw new FlockError('deadline-exceeded', `container ${workload.name} is not ready in time: it ${missing}`);
     await clock.sleep(lookMs, signal);

@@ -97,7 +97,12 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
     for (const doc of moves.values()) {
       const worker = workers.get(doc.id);
       if (worker !== undefined) {
-        const reason = seen === null || !isWorkingAt(worker, doc) ? null : interruptionOf(doc, node, seen);
+        const isPast = worker.begun !== null && doc.history.length > worker.begun.history.length;
+        const reason = isPast
+          ? 'others have gone on with it'
+          : isWorkingAt(worker, doc) && seen !== null
+            ? interruptionOf(doc, node, seen)
+            : null;
         if (reason !== null) worker.interrupt(reason);
         continue;
       }

@@ -2,6 +2,7 @@ import { workloadLabel } from '../model/container-spec.ts';
 import { FlockError, hasCode, messageOf } from '../model/errors.ts';
 import type { MoveDoc, MoveMember, MoveProgress, MoveStep, StepOutcome } from '../model/move.ts';
 import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
+import type { FormerContainer } from '../model/workload.ts';
 import {
   containersOn,
   type MovedContainer,
@@ -84,7 +85,12 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   },
   async pausing(tools, doc, signal) {
     // Whether they are still there is asked before anybody has to wait.
-    await membersOf(tools, doc);
+    for (const { id, workload } of await containersOn(tools, doc, 'from'))
+      if ((await look(tools, id)) === null)
+        throw new FlockError(
+          'move-refused',
+          `container ${workload.name} is not there any more: it was removed during the move`,
+        );
     return await pause(tools, doc, signal);
   },
   draining: drain,
@@ -205,15 +211,22 @@ async function removeOn(tools: MoveTools, doc: MoveDoc, side: 'from' | 'to', sig
   for (const member of doc.members.toReversed()) {
     const stored = await readWorkload(store, member.workload);
     if (stored !== null && stored.doc.node === doc[side]) continue;
-    const ids = side === 'from' ? [member.sourceId] : await targetIdsOf(tools, member);
+    const ids = side === 'from' ? [member.sourceId] : await targetIdsOf(tools, member, stored?.doc.former ?? []);
     for (const id of ids) await orAborted(docker.remove(id), signal);
   }
 }
 
-/** Also what was made, and not written down any more. */
-async function targetIdsOf({ docker }: MoveTools, { workload, targetId }: MoveMember): Promise<readonly string[]> {
+/** Also what was made, and not written down any more. What was put away, or is to be, and what people have made of it stays. */
+async function targetIdsOf(
+  { docker }: MoveTools,
+  { workload, name, targetId }: MoveMember,
+  former: readonly FormerContainer[],
+): Promise<readonly string[]> {
   if (targetId !== null) return [targetId];
-  return (await docker.list()).filter(({ labels }) => labels[workloadLabel] === workload).map(({ id }) => id);
+  return (await docker.list())
+    .filter((one) => one.labels[workloadLabel] === workload && one.name === name)
+    .map(({ id }) => id)
+    .filter((id) => !former.some(({ containerId }) => containerId === id));
 }
 
 /** Ports that clients are led to by what flockctl has made: the containers' labels do not say it. */

@@ -21,7 +21,7 @@ export type Workloads = ReadonlyMap<WorkloadId, Stored<WorkloadDoc>>;
 export type Belonging =
   | { readonly kind: 'workload'; readonly stored: Stored<WorkloadDoc> }
   | { readonly kind: 'new'; readonly id: WorkloadId }
-  /** It was made for a move, has never run, and nobody comes back for it. */
+  /** It was made for a move, and nobody comes back for it. */
   | { readonly kind: 'left'; readonly id: WorkloadId }
   /** It was put away, is to be, or is part of a move: it has no document of its own. */
   | { readonly kind: 'none' };
@@ -64,15 +64,16 @@ export function belongingOf(
 }
 
 /**
- * Whether it is what a move has made on this node, and of no use any more. People copy labels, too (`docker commit`), and use what was put
- * away: theirs has another name, another image, or has run.
+ * Whether it is what a move has made on this node, and of no use any more; it runs only if a person has started it, beside the workload's own.
+ * People copy labels, too (`docker commit`), and use what was put away: theirs has another name or another image.
  */
 export function isLeftBehind(
   { Name, Image, State }: Pick<InspectedWorkload, 'Name' | 'Image'> & { readonly State: { readonly Status: string } },
   { name, node, move, spec }: Pick<WorkloadDoc, 'name' | 'node' | 'move' | 'spec'>,
   me: NodeName,
 ): boolean {
-  return node !== me && move === null && State.Status === 'created' && Name === `/${name}` && Image === spec.imageId;
+  const isThere = State.Status === 'created' || State.Status === 'running';
+  return node !== me && move === null && isThere && Name === `/${name}` && Image === spec.imageId;
 }
 
 /**

@@ -32,7 +32,7 @@ export type Duties = {
   adopt(doc: WorkloadDoc): Promise<void>;
   start(doc: WorkloadDoc, why: string): Promise<void>;
   putAway(doc: WorkloadDoc, former: FormerContainer): Promise<void>;
-  /** A container was made here for a move that ended without it, and has never run. */
+  /** A container was made here for a move that ended without it. */
   clear(containerId: string, workload: WorkloadId): Promise<void>;
 };
 
@@ -42,12 +42,12 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
   const { node, store, docker, images, maker, events, clock, log } = home;
 
   /** Null: it is not as it was seen, where that matters. */
-  async function fresh(seen: WorkloadDoc): Promise<Stored<WorkloadDoc> | null> {
+  async function fresh(seen: WorkloadDoc, move: string | null = null): Promise<Stored<WorkloadDoc> | null> {
     const entry = await store.get(workloadKeys.workload(seen.id), { fresh: true });
     if (entry === null) return null;
     const doc = decodeWorkload(entry.value);
     const isSame =
-      doc.node === seen.node && doc.epoch === seen.epoch && doc.containerId === seen.containerId && doc.move === null;
+      doc.node === seen.node && doc.epoch === seen.epoch && doc.containerId === seen.containerId && doc.move === move;
     return isSame && doc.wanted === seen.wanted ? { doc, index: entry.index } : null;
   }
 
@@ -112,7 +112,7 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
 
     async start(seen, why) {
       const { containerId } = seen;
-      if (containerId !== null && (await fresh(seen)) !== null) await reviver.start(seen, containerId, why);
+      if (containerId !== null && (await fresh(seen, seen.move)) !== null) await reviver.start(seen, containerId, why);
     },
 
     async putAway(seen, former) {
@@ -135,6 +135,11 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
       if (entry === null || doc === null || found === undefined || !isLeftBehind(found, doc, node)) return;
       // Whoever begins a move just now has to look again, and comes too late to use it.
       if (!(await write(store, doc, entry.index))) return;
+      if (found.State.Status !== 'created') {
+        const done = await putAway(docker, doc, { node, containerId, why: 'left' });
+        if (done !== null) events.tell('put-away', doc.name, done);
+        return;
+      }
       await docker.remove(containerId);
       const text = `removed on ${node}: it was made for a move that came to nothing, and has never run`;
       log.info({ event: 'leftover.removed', container: containerId, name: doc.name }, text);

@@ -12,7 +12,8 @@ export type Endings = {
   take(event: ContainerEvent | null): void;
   /**
    * This program stops it: for a move, or because it is elsewhere by now. That is no person's wish. An end that comes after Docker has answered
-   * has another reason; Docker that gave no answer, because it hung, may still do what it was asked for. Throws what `ask` throws.
+   * has another reason; where Docker gave none, because it hung, or could not
+   * end it, it may still end by that. Throws what `ask` throws.
    */
   stop(container: string, ask: () => Promise<void>): Promise<void>;
   /** `stopSignal`: of the container, by name or number. */
@@ -116,7 +117,19 @@ export function createEndings(bootMs: () => number): Endings {
   };
 }
 
-const isRefused = (error: unknown) => error instanceof FlockError && typeof error.facts['status'] === 'number';
+/**
+ * Docker has not done it, and will not: it said so, or was not there. A 500 says only that the container has not ended yet (a process in
+ * state D).
+ */
+function isRefused(error: unknown): boolean {
+  if (!(error instanceof FlockError)) return false;
+  const status = error.facts['status'];
+  if (typeof status === 'number') return status < serverErrorMin;
+  const { cause } = error;
+  return cause instanceof Error && 'code' in cause && (cause.code === 'ECONNREFUSED' || cause.code === 'ENOENT');
+}
+
+const serverErrorMin = 500;
 
 /** `SIGQUIT`, `QUIT`, `3`, `SIGRTMIN+3`. */
 function numberOf(signal: string | null): number | null {

@@ -15,6 +15,7 @@ import { createEndings } from './endings.ts';
 import { type Figures, figuresText } from './figures.ts';
 import type { Clock } from './home.ts';
 import { beginLiving, type Living, type LivingParts } from './living.ts';
+import { createOwnCalls } from './own-calls.ts';
 import type { ControllerPaths } from './paths.ts';
 import { createReviver, type Reviver } from './reviver.ts';
 
@@ -44,10 +45,7 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
   const clock = parts.clock ?? hostClock;
   const endings = createEndings(clock.bootMs);
   const engine = parts.docker ?? createDocker(paths.engineSocket);
-  const docker: Docker = {
-    ...engine,
-    stop: (id, seconds) => endings.stop(id, () => engine.stop(id, seconds)),
-  };
+  const docker = createOwnCalls(engine, endings);
   let living: Living | null = null;
   let reviver: Reviver | null = null;
   const watch = createDockerWatch({

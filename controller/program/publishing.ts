@@ -1,6 +1,6 @@
 import type { DockerWatch } from '../docker/watch.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
-import { isBeforeStop, moveKeys, stepOf } from '../model/move.ts';
+import { isBeforeStop, type MoveStep, moveKeys, stepOf } from '../model/move.ts';
 import type { Revival } from '../model/revival.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import { hasComeUp, newWorkload, refreshed, volumesOf, write } from './documents.ts';
@@ -15,8 +15,8 @@ export type Publishing = {
   /** Answers the document that is to be acted upon. */
   publish(local: LocalContainer, stored: Stored<WorkloadDoc>, seen: Seen): Promise<WorkloadDoc>;
   publishNew(local: LocalContainer, id: WorkloadDoc['id'], seen: Seen): Promise<void>;
-  /** Of a container that is part of a move. */
-  noteStop(local: LocalContainer, stored: Stored<WorkloadDoc>, move: string): Promise<void>;
+  /** Of a container that is part of a move. Answers why it is to be started; null: it is not, or not by others than the move. */
+  noteInMove(local: LocalContainer, stored: Stored<WorkloadDoc>, move: string): Promise<string | null>;
   /** Containers that are there no more are forgotten. */
   keep(containerIds: ReadonlySet<string>): void;
 };
@@ -32,6 +32,8 @@ export type PublishingParts = {
 };
 
 const againMs = 200;
+/** Steps that nobody waits for, so that they may take hours. */
+const isLong = (step: MoveStep) => step === 'preparing' || step === 'copying';
 const restartingMsMax = 10_000;
 
 export function createPublishing(parts: PublishingParts): Publishing {
@@ -91,26 +93,32 @@ export function createPublishing(parts: PublishingParts): Publishing {
     await write(store, newWorkload(id, local, volumes, node), null);
   }
 
-  /** While its volumes are copied, which may take long, people may stop and start it; from then on the move does so itself. */
-  async function noteStop(local: LocalContainer, { doc, index }: Stored<WorkloadDoc>, move: string): Promise<void> {
+  /** While its volumes are copied, which may take long, people may stop and start it, and it may crash; from then on the move looks after it. */
+  async function noteInMove(
+    local: LocalContainer,
+    { doc, index }: Stored<WorkloadDoc>,
+    move: string,
+  ): Promise<string | null> {
     const revival = judgeForSure(local, doc);
     if (revival.kind === 'wait') within(revival.ms);
-    if (revival.kind !== 'wanted') return;
+    if (revival.kind !== 'wanted' && revival.kind !== 'start') return null;
     // A fresh look after the event: what had happened then was not the move's doing.
     const found = await store.get(`${moveKeys.moves}/${move}`, { fresh: true });
     const step = found === null ? null : stepOf(found.value);
-    if (step === null || !isBeforeStop(step)) return;
+    if (step === null || !isBeforeStop(step)) return null;
+    if (revival.kind === 'start') return isLong(step) ? revival.why : null;
     log.info(
       { event: `workload.${revival.wanted}`, name: doc.name, move, reason: revival.why },
       'so it is after the move',
     );
     if (!(await write(store, { ...doc, wanted: revival.wanted }, index))) within(retryMs);
+    return null;
   }
 
   return {
     publish,
     publishNew,
-    noteStop,
+    noteInMove,
     keep(ids) {
       for (const id of doubted.keys()) if (!ids.has(id)) doubted.delete(id);
       for (const id of restartingSinceMs.keys()) if (!ids.has(id)) restartingSinceMs.delete(id);

@@ -110,8 +110,10 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
         begin(jobs, `make ${belonging.id}`, () => duties.clear(local.inspected.Id, belonging.id));
       if (belonging.kind !== 'workload') continue;
       // What a move does with it is the move's business.
-      if (belonging.stored.doc.move !== null) {
-        await publishing.noteStop(local, belonging.stored, belonging.stored.doc.move);
+      const { doc: before } = belonging.stored;
+      if (before.move !== null) {
+        const why = await publishing.noteInMove(local, belonging.stored, before.move);
+        if (why !== null) startWhenDue(local, before, why, all, seen, jobs);
         continue;
       }
       const doc = await publishing.publish(local, belonging.stored, seen);
@@ -179,9 +181,16 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
   }
 
   function lookElsewhere(seen: Seen, jobs: Jobs): void {
-    const facts = { ...seen, me: node, nowMs: clock.bootMs(), guardMs: timings[seen.profile].guardMs };
-    for (const { doc } of seen.workloads.values()) {
+    const docs = [...seen.workloads.values()].map(({ doc }) => doc);
+    const here = new Set<string>(watch.containers()?.map(({ Id }) => Id));
+    const workloadsOn = Map.groupBy(docs, (doc) => doc.node);
+    const facts = { ...seen, workloadsOn, me: node, nowMs: clock.bootMs(), guardMs: timings[seen.profile].guardMs };
+    for (const doc of docs) {
       const former = doc.move === null ? doc.former.filter((one) => one.node === node) : [];
+      if (former.some(({ why, containerId }) => why === 'left' && here.has(containerId)) && mayReturn(doc, seen)) {
+        begin(jobs, `claim ${doc.id}`, () => duties.claim(doc, `it was not made on ${doc.node} yet`));
+        continue;
+      }
       for (const one of former) begin(jobs, `put away ${one.containerId}`, () => duties.putAway(doc, one));
       if (doc.node === node) continue;
       if (home.clusterId === null) {
@@ -196,6 +205,12 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
       else if (isLeftOver(doc, facts)) begin(jobs, `drop ${doc.id}`, () => duties.drop(doc));
       else if (seen.alive.has(doc.node) && imageNodesOf(doc, facts).includes(node)) bringImage(doc, jobs);
     }
+  }
+
+  /** Without volumes it is as good here as elsewhere, and the other node may be unable to make it. */
+  function mayReturn({ volumes, containerId, wanted }: WorkloadDoc, { nodes }: Seen): boolean {
+    const isLeaving = nodes.get(node)?.draining ?? true;
+    return volumes.length === 0 && containerId === null && wanted === 'running' && !isLeaving;
   }
 
   /** Ahead of time: once its node is dead, nobody else may have it. */

@@ -23,6 +23,7 @@ export type FakeContainer = {
   readonly isForeign?: boolean;
   running: boolean;
   exitCode: number;
+  hasRun?: boolean;
 };
 
 export type FakeHost = {
@@ -98,6 +99,7 @@ export function createFakes(parts: FakeParts) {
     if (elsewhere.length > 0)
       problems.push(`${container.name} was started on ${host.node} and runs on ${elsewhere[0]?.node}`);
     container.running = true;
+    container.hasRun = true;
     publish(host);
   }
 
@@ -120,9 +122,9 @@ export function createFakes(parts: FakeParts) {
       docker: {
         async list() {
           return [...host.containers.values()].map(
-            ({ id, name, workload, running, networkMode = 'bridge', isForeign = false }) => {
+            ({ id, name, workload, running, hasRun = false, networkMode = 'bridge', isForeign = false }) => {
               const ports = running ? publishedBy(workload.spec) : [];
-              const state = running ? 'running' : 'exited';
+              const state = running ? 'running' : hasRun ? 'exited' : 'created';
               const labels: Record<string, string> = isForeign ? {} : { [workloadLabel]: workload.id };
               const networks = ['bridge', ...Object.keys(workload.spec.networksNeeded)];
               return { id, name, labels, volumeDrivers: [], state, networkMode, networks, ports };
@@ -156,7 +158,9 @@ export function createFakes(parts: FakeParts) {
       maker: {
         make: (workload) =>
           effect('make', async () => {
-            const there = [...host.containers.values()].find((one) => one.workload.id === workload.id);
+            const there = [...host.containers.values()].find(
+              (one) => one.workload.id === workload.id && one.name === workload.name,
+            );
             if (there !== undefined) return there.id;
             made += 1;
             const id = containerId(`${workload.name}-${host.node}-${made}`);

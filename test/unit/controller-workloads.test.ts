@@ -166,6 +166,13 @@ describe('controllers', () => {
       assert.deepEqual([stopped.move, n1.docker.started], [move.id, []]);
       n1.docker.personStarts('web');
       await world.see('web', 'running again', (one) => one.wanted === 'running');
+      // A copy may take hours.
+      n1.docker.crash('web');
+      await running(n1, 'web');
+      await put('pausing');
+      n1.docker.crash('web');
+      await longEnough();
+      assert.deepEqual(n1.docker.states(), { web: 'exited' }, 'from now on the move looks after it');
       await people.close();
     });
 
@@ -313,6 +320,26 @@ describe('controllers', () => {
     });
   });
 
+  describe('that were away', () => {
+    it('take back what has no volumes and could not be made elsewhere', async () => {
+      const n3 = world.node('n3');
+      await Promise.all([n1.start(), n3.start()]);
+      n1.docker.run('web', routed);
+      const doc = await world.see('web', 'there', () => true);
+      // Nobody knows of it but Docker: it has no label and no volume of flock.
+      n3.docker.run('web', { mounts: [], config: { Labels: {} } });
+      await Promise.all([n1.stop(), n1.die()]);
+      await world.see('web', 'claimed', ({ node, containerId }) => node === 'n3' && containerId === null);
+      await Promise.all([n1.live(), n1.start()]);
+      const back = await world.see('web', 'back', ({ node }) => node === 'n1');
+      assert.deepEqual([back.containerId, back.wanted], [doc.containerId, 'running']);
+      await longEnough();
+      assert.deepEqual(n1.docker.states(), { web: 'running' });
+      assert.deepEqual(n3.docker.states(), { web: 'running' });
+      assert.equal((await world.workload('web'))?.node, 'n1');
+    });
+  });
+
   describe('tell whether their controller is at work', () => {
     const isAtWork = (name: string) =>
       world.store.entries().some(({ key, session }) => key === `controllers/${name}` && session !== null);
@@ -372,6 +399,13 @@ describe('controllers', () => {
       const others = { 'db-that-ran': 'running', 'db-copied-by-people': 'created', stranger: 'created' };
       assert.deepEqual(n2.docker.states(), others);
       assert.equal((await told('put-away')).length, 1);
+
+      // A person has started one, beside the workload's own.
+      n2.docker.run('db', labels);
+      await until('it is put away', 10_000, () => ('db' in n2.docker.states() ? undefined : true));
+      await longEnough();
+      assert.deepEqual(n2.docker.states(), { ...others, [`db.left-${doc.epoch}`]: 'exited' });
+      assert.deepEqual(n1.docker.states(), { db: 'running' });
     });
 
     it('once the move is over, and never take what was made for it for a workload', async () => {

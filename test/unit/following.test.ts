@@ -44,6 +44,7 @@ function facts(
     alive: new Set([n2, n3, n4]),
     deadSinceMs: new Map([[n1, 0]]),
     silentSinceMs: new Map(),
+    workloadsOn: new Map(),
     nowMs: 100_000,
     guardMs: 7_000,
     volumes: new Map(Object.entries(owners).map(([name, owner]) => [volume(name).id, { owner, trashed: null }])),
@@ -92,6 +93,35 @@ describe('a workload of a dead node', () => {
     const all = names.map((name) => [name, { cordoned: name === first, draining: false }] as const);
     assert.equal(followOf(workload(), facts(second, { nodes: new Map(all) })).kind, 'claim');
     assert.ok(!candidatesOf(workload(), facts(n2)).includes(n1));
+  });
+
+  it('without volumes goes to a node that has neither its name nor its ports, and to none if all have', () => {
+    const published = (port: string) => ({
+      spec: describeContainer(inspected({ hostConfig: { PortBindings: { '80/tcp': [{ HostPort: port }] } } }), noFacts)
+        .spec,
+    });
+    const other = (node: NodeName, changes: Partial<WorkloadDoc> = {}) =>
+      workload({ id: workloadIdFor(node.replace('n', 'a').repeat(32)), node, name: 'other', ...changes });
+    const takers = (doc: WorkloadDoc, ...there: readonly WorkloadDoc[]) => {
+      const workloadsOn = Map.groupBy([doc, ...there], ({ node }) => node);
+      return names.flatMap((me) => {
+        const follow = followOf(doc, facts(me, { workloadsOn }));
+        return follow.kind === 'none' ? [] : [`${me} ${follow.kind}`];
+      });
+    };
+    const doc = workload({ ...published('80') });
+    const [first, second, third] = candidatesOf(doc, facts(n2)) as [NodeName, NodeName, NodeName];
+    assert.deepEqual(takers(doc), [`${first} claim`]);
+    const named = other(first, { name: doc.name });
+    assert.deepEqual(takers(doc, named), [`${second} claim`]);
+    const ported = other(second, published('80'));
+    assert.deepEqual(takers(doc, named, ported), [`${third} claim`]);
+    assert.deepEqual(takers(doc, named, { ...ported, wanted: 'stopped' }), [`${second} claim`]);
+    assert.deepEqual(takers(doc, named, other(second, published('81'))), [`${second} claim`]);
+    const all = [named, ported, other(third, published('80'))];
+    assert.deepEqual(takers(doc, ...all), [`${first} refused`]);
+    const refused = followOf(doc, facts(first, { workloadsOn: Map.groupBy(all, ({ node }) => node) }));
+    assert.match('why' in refused ? refused.why : '', /no other node has room for it: there is another container/);
   });
 
   it('without volumes waits for people where the label says so, and while more than a third looks dead', () => {

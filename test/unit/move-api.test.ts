@@ -117,6 +117,34 @@ describe('flockctl and moves', function () {
     assert.match(await hosts.refused('n1', 'moves', 'abort', '12345678'), /there is no move/);
   });
 
+  it('takes away what it has made, and nothing else that was made of it', async () => {
+    // Kept from a failover, and made by a person from its image.
+    const kept = { id: 'kept', name: 'web.left-2', workload: web, running: false, exitCode: 0, hasRun: true };
+    const committed = { id: 'other', name: 'web-copy', workload: web, running: true, exitCode: 0, hasRun: true };
+    for (const one of [kept, committed]) hosts.containers('n2').set(one.id, one);
+    hosts.broken.set('n2 image', 'the image is nowhere');
+    assert.match(await hosts.refused('n3', 'move', 'web', 'n2'), /failed at preparing: .*nowhere/);
+    assert.deepEqual([...hosts.containers('n2').keys()], ['kept', 'other']);
+    assert.ok(committed.running);
+    const made = { id: 'made', name: 'web', workload: web, running: false, exitCode: 0 };
+    hosts.containers('n2').set(made.id, made);
+    assert.match(await hosts.refused('n3', 'move', 'web', 'n2'), /failed at preparing: .*nowhere/);
+    assert.deepEqual([...hosts.containers('n2').keys()], ['kept', 'other']);
+  });
+
+  it('holds nobody up for a container that was removed while its volumes were copied', async () => {
+    hosts.copies({ state: 'running', sentBytes: 1, totalBytes: 10, roundMs: null });
+    const moving = hosts.refused('n3', 'move', 'web', 'n2');
+    await until('it copies', 10_000, async () => ((await moves())[0]?.step === 'copying' ? true : undefined));
+    hosts.containers('n1').delete(web.containerId ?? '');
+    hosts.copies(null);
+    assert.match(
+      await moving,
+      /failed at pausing: container web is not there any more: it was removed during the move/,
+    );
+    assert.deepEqual([...hosts.pauses.keys()], []);
+  });
+
   it('begins a move without waiting, and has it turn back', async () => {
     hosts.broken.set('n1 copy', 'the copy hangs');
     const begun = await hosts.flockctl('n1', '-o', 'json', 'move', 'web', 'n2', '--detach');

@@ -48,6 +48,7 @@ describe('a container that does not run', () => {
   it('stays down when it has finished', () => {
     assert.equal(kindOf({ exitCode: 0 }), 'stopped');
     assert.equal(kindOf({ ...onFailure(0), exitCode: 0 }), 'stopped');
+    assert.equal(kindOf({ ...onFailure(0), exitCode: 0, ending: 'unknown' }), 'start', 'Docker was restarted');
     assert.equal(kindOf({ isOneOff: true }), 'stopped', 'its terminal was closed');
   });
 
@@ -154,16 +155,23 @@ describe('why a container has ended', () => {
       tell(endings, 'start');
       return ending;
     };
-    const fails = (status: number | null) =>
+    const fails = (status: number | null, code = 'ABORT_ERR') =>
       assert.rejects(
-        endings.stop('a', () => Promise.reject(new FlockError('docker-failed', 'no', { status }))),
+        endings.stop('a', () => {
+          const cause = Object.assign(new Error('no'), { code });
+          return Promise.reject(new FlockError('docker-failed', 'no', { status }, { cause }));
+        }),
         /no/,
       );
 
     await endings.stop('a', async () => {});
     assert.equal(await isEnded(5_001), 'signalled');
-    await fails(500);
+    await fails(409);
     assert.equal(await isEnded(5_001), 'signalled');
+    await fails(null, 'ECONNREFUSED');
+    assert.equal(await isEnded(5_001), 'signalled', 'it was not there');
+    await fails(500);
+    assert.equal(await isEnded(60_000), 'by-flock', 'it hung in the kernel, and was killed all the same');
     await fails(null);
     assert.equal(await isEnded(300_000), 'by-flock', 'Docker hung, and has done it now');
     await fails(null);

@@ -32,7 +32,8 @@ export function createCalls(world: World, host: Host, gate: Gate): Calls {
     work: () => T | Promise<T>,
   ): Promise<T> {
     const fails = world.isFlaky() && random.chance(failShare) ? random.pick(['refused', 'unanswered'] as const) : null;
-    const failed = () => new FlockError('docker-failed', `${what}: ${fails}`);
+    const status = fails === 'refused' ? 409 : null;
+    const failed = () => new FlockError('docker-failed', `${what}: ${fails}`, { status });
     world.trace(() => `${host.name}: ${what}${fails === null ? '' : ` (${fails})`}`);
     return gate.pass(
       host.later(random.between(ms.min, ms.max), async () => {

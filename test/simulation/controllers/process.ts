@@ -8,10 +8,10 @@ import { createDrainer } from '../../../controller/moves/drainer.ts';
 import { createMover } from '../../../controller/moves/mover.ts';
 import type { MoveTools } from '../../../controller/moves/ports.ts';
 import { createRecords } from '../../../controller/moves/records.ts';
-import type { Docker } from '../../../controller/program/docker.ts';
 import { createEndings } from '../../../controller/program/endings.ts';
 import type { Clock, Home, Images } from '../../../controller/program/home.ts';
 import { createMaker } from '../../../controller/program/maker.ts';
+import { createOwnCalls } from '../../../controller/program/own-calls.ts';
 import { createPresence } from '../../../controller/program/presence.ts';
 import { createReviver } from '../../../controller/program/reviver.ts';
 import { createClusterView } from '../../../controller/program/view.ts';
@@ -49,10 +49,7 @@ export function startController(world: World, host: Host): Controller {
   const node = host.name;
   const calls = createCalls(world, host, gate);
   const endings = createEndings(clock.bootMs);
-  const docker: Docker = {
-    ...calls.docker,
-    stop: (id, seconds) => endings.stop(id, () => calls.docker.stop(id, seconds)),
-  };
+  const docker = createOwnCalls(calls.docker, endings);
   const view = createClusterView({ store, isCluster: true, clock, log });
   const events = createEventLog({ store, node, clock });
   const images: Images = { ensure: calls.bringImage };
