@@ -40,6 +40,7 @@ import { until } from '../../support/until.ts';
 const minutes = Number(process.env['FLOCK_CHAOS_MINUTES'] || 3);
 const chaosMs = minutes * 60_000;
 const backMsMax = 120_000;
+const deadMs = 20_000;
 /** Of a round, in which everything serves at the end. */
 const answeredMin = 100;
 
@@ -80,11 +81,15 @@ export function chaos(members: () => Members): void {
     // Clients on a host would lose its network when it is killed.
     const loads = loadCounter(cluster.hosts, web, cluster.network.outside);
     let rounds = 0;
+    const failovers = new Set<string>();
     try {
       for (const end = performance.now() + chaosMs; performance.now() < end; rounds += 1) {
-        const acts = random.chance(0.3)
-          ? [moveOf(members(), random), healed(faultOf(members(), random), cluster)]
-          : [actOf(members(), random)];
+        const acts =
+          rounds === 0
+            ? [deathOf(cluster.host(1))]
+            : random.chance(0.3)
+              ? [moveOf(members(), random), healed(faultOf(members(), random), cluster)]
+              : [actOf(members(), random)];
         console.log(`      ${acts.map(({ what }) => what).join(', and meanwhile ')}`);
         const started = acts.map(async ({ work }, index) => {
           await sleep(index * random.whole(0, 2_500));
@@ -93,6 +98,9 @@ export function chaos(members: () => Members): void {
         await Promise.all(started);
         await cluster.heal();
         await everythingServes(members());
+        for (const { kind, atMs, subject } of await eventsOf(members()))
+          if (kind === 'failover') failovers.add(`${atMs} ${subject}`);
+        if (rounds === 0) assert.ok(failovers.size > 0, 'nobody has taken the place of the host that was dead');
       }
       await settled(members(), 180_000);
       await everythingServes(members());
@@ -109,14 +117,24 @@ export function chaos(members: () => Members): void {
     );
     assert.ok(answered > answeredMin * rounds, `${answered} requests were answered in ${rounds} rounds`);
     const moves = await movesOf(members());
-    const events = await eventsOf(members());
     console.log(
-      `      ${rounds} rounds, ${answered} requests answered, ${failed.length} failed; of the last ${moves.length} moves ${moves.filter(({ step }) => step === 'done').length} were done; ${events.filter(({ kind }) => kind === 'failover').length} failovers`,
+      `      ${rounds} rounds, ${answered} requests answered, ${failed.length} failed; of the last ${moves.length} moves ${moves.filter(({ step }) => step === 'done').length} were done; ${failovers.size} volumes were taken over`,
     );
   });
 }
 
 const isPost = (id: string) => Number(/-(\d+):/.exec(id)?.[1] ?? 0) % 2 === 1;
+
+/** Long enough for others to take over what it has. */
+function deathOf(host: ClusterHost): Fault {
+  return {
+    what: `${host.name} is dead for ${deadMs} ms`,
+    async work() {
+      await host.kill();
+      await sleep(deadMs);
+    },
+  };
+}
 
 /** Whoever waits for a move on a host that stands still would wait for ever. */
 function healed({ what, work }: Fault, cluster: Members['cluster']): Fault {

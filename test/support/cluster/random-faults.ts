@@ -6,11 +6,14 @@ import { isolate, type Members, others } from './members.ts';
 /** What may happen to a random host for a while. `heal` of the cluster ends it. */
 export type Fault = { readonly what: string; readonly work: () => Promise<unknown> };
 
+const longShare = 0.35;
+
 export function faultsOf(current: Members, random: Random): readonly Fault[] {
   const { cluster, backend } = current;
   const host = random.pick(cluster.hosts);
   const rest = others(cluster, host);
-  const ms = random.whole(500, 5_500);
+  // Some last long enough for others to take over what the host has.
+  const ms = random.chance(longShare) ? random.whole(10_000, 20_000) : random.whole(500, 5_500);
   const daemons: readonly Daemon[] = [
     'plugin',
     'plugin',
