@@ -97,12 +97,8 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
     for (const doc of moves.values()) {
       const worker = workers.get(doc.id);
       if (worker !== undefined) {
-        const isPast = worker.begun !== null && doc.history.length > worker.begun.history.length;
-        const reason = isPast
-          ? 'others have gone on with it'
-          : isWorkingAt(worker, doc) && seen !== null
-            ? interruptionOf(doc, node, seen)
-            : null;
+        if (hasGoneOn(worker, doc)) worker.interrupt('others have gone on with it');
+        const reason = seen === null || !isWorkingAt(worker, doc) ? null : interruptionOf(doc, node, seen);
         if (reason !== null) worker.interrupt(reason);
         continue;
       }
@@ -130,6 +126,12 @@ export function createMover({ tools, records, view }: MoverParts): Mover {
 
   function isWorkingAt({ begun }: Worker, doc: MoveDoc): boolean {
     return begun !== null && isAt(doc, begun);
+  }
+
+  /** Others have said that this node was lost. What the plugin writes while it hands over is the step's own doing. */
+  function hasGoneOn({ begun }: Worker, { history }: MoveDoc): boolean {
+    if (begun === null || begun.step === 'committing' || begun.step === 'returning') return false;
+    return history.length > begun.history.length;
   }
 
   function start(id: MoveId, job: (worker: Worker) => Promise<void>): void {
