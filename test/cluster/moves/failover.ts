@@ -169,6 +169,8 @@ export function failovers(members: () => Members): void {
 
     it('a host is cut off from Consul only: its containers serve on, through all hosts, and nobody takes their place', async () => {
       const { webId, writerId } = await begin();
+      const failovers = async () => (await happened(members(), 'failover', /./)).length;
+      const before = await failovers();
       const loads = loadCounter(hosts(), web);
       await members().cluster.leadElsewhere([1]);
       await members().cluster.network.partitionConsul([1], [2, 3]);
@@ -193,7 +195,7 @@ export function failovers(members: () => Members): void {
           ['web', writer.container].map((name) => seen.find((one) => one.name === name)?.containerId),
           [webId, writerId],
         );
-      assert.deepEqual(await happened(members(), 'failover', /./), []);
+      assert.equal(await failovers(), before);
     });
 
     it('a host stands still: the others go on without it, and what it does when it wakes up is in no volume', async () => {
