@@ -82,13 +82,14 @@ export function createFailovers(world: () => World): Failovers {
       );
   }
 
-  /** Without faults everybody answers. */
+  /** Without faults everybody answers; one that says that its pool has failed is not asked. */
   function checkBest(host: Host, { id, replicas }: VolumeDoc): void {
     if (!world().network.isCalm()) return;
     const of = (one: Host) => positionOf(one.disk.datasets.get(id)?.snapshots ?? null);
     for (const name of replicas) {
       const other = world().host(name);
-      const isSeen = host.process()?.agent()?.directory.node(name)?.alive != null;
+      const seen = host.process()?.agent()?.directory.node(name);
+      const isSeen = seen?.alive != null && seen.doc.poolLost !== true;
       if (isSeen && other.isUp() && comparePositions(of(other), of(host)) > 0)
         world().checks.violate('F5', `${host.name} takes ${id}, though ${name} has a newer copy`);
     }
