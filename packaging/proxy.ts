@@ -1,8 +1,10 @@
 /** The proxy and the controller on a Docker daemon: their image, and its three containers. */
+
 import { createHash } from 'node:crypto';
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { webPorts } from '../controller/model/host-ports.ts';
 import { CommandError, createCommands } from '../plugin/exec.ts';
 import { waitUntil } from './daemon.ts';
 import type { Docker } from './docker.ts';
@@ -19,7 +21,7 @@ const healthyMsMax = 30_000;
 const haproxyStartMs = 1_000;
 
 /** Where the programs of this repository's last build say how they are, on the host's loopback address: GET /healthz. */
-export const healthPorts = { proxy: 4272, controller: 4273 } as const;
+const healthPorts = { proxy: webPorts.proxy, controller: webPorts.controller };
 
 /**
  * Makes the proxy of build/proxy-rootfs the one that runs. What is as it should be is left alone; HAProxy's container is replaced

@@ -8,6 +8,7 @@ import { admit } from '../controller/cluster/joining.ts';
 import { renewCertificate } from '../controller/cluster/renewal.ts';
 import { decodeCluster, keys } from '../controller/model/cluster.ts';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
+import { portOffsets } from '../controller/model/host-ports.ts';
 import type { NodeIdentity } from '../controller/model/identity.ts';
 import type { NodeName } from '../controller/model/names.ts';
 import { type Profile, timings } from '../controller/model/timing.ts';
@@ -81,7 +82,7 @@ export function createMember({ paths, version, api, log }: MemberParts): Member 
       const isEncrypted = () => context.settings().encryption === 'on';
       const pacer = createPacer(() => context.settings().transferBytesPerSecond);
       const partials = createPartials(`${paths.folder}/cluster/partials`);
-      const door = createDoor({ address: '::', port: me.port + 1 });
+      const door = createDoor({ address: '::', port: me.port + portOffsets.plainStreams });
       const peers = createPeers({ client, storage, folder, pacer, isEncrypted });
       leaseStore = openStore(me.storeAddress, me.storeToken, timings[profile].rpcMs);
       const events = createEventLog({ store: opened, node: me.name, clock: hostClock });

@@ -1,6 +1,7 @@
 import express, { Router } from 'express';
 import type { Logger } from 'pino';
 import { Gauge, Registry } from 'prom-client';
+import { webPorts } from '../controller/model/host-ports.ts';
 import type { Agent } from './cluster/agent.ts';
 import type { Context } from './volumes/context.ts';
 
@@ -66,7 +67,7 @@ export async function metricsText(context: Context | null, agent: Agent | null):
 }
 
 /** On loopback only: whoever reads it learns the names of volumes. */
-const address = { host: '127.0.0.1', port: 4271 } as const;
+const address = { host: '127.0.0.1', port: webPorts.plugin } as const;
 
 export function metricsRoutes(text: () => Promise<string>): Router {
   const router = Router();

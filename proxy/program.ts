@@ -4,6 +4,7 @@ import type { Logger } from 'pino';
 import { createDockerSource, type DockerSource, type Listed } from '../controller/docker/source.ts';
 import { createDockerWatch, type DockerTimes } from '../controller/docker/watch.ts';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
+import { webPorts } from '../controller/model/host-ports.ts';
 import { listen } from '../controller/server/listen.ts';
 import { readVersion } from '../controller/server/version.ts';
 import { createWeb, serveWeb } from '../controller/server/web.ts';
@@ -52,7 +53,7 @@ export type ProgramParts = {
 };
 
 /** On loopback only: whoever reads it learns the names of routes and services. */
-const webAddress = { host: '127.0.0.1', port: 4272 } as const;
+const webAddress = { host: '127.0.0.1', port: webPorts.proxy } as const;
 
 /** What runs through the gate has so long to end; Docker kills after ten seconds. */
 const closeMsMax = 5_000;

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { FlockError } from './errors.ts';
+import { peerPort } from './host-ports.ts';
 import { type Labels, parseLabels } from './labels.ts';
 import { type NodeName, parseNodeName, quote } from './names.ts';
 
@@ -22,7 +23,6 @@ export type NodeIdentity = {
 
 export type PeerAddress = { readonly address: string; readonly port: number };
 
-export const peerPortDefault = 4270;
 export const storeAddressDefault = 'http://127.0.0.1:8500';
 
 /** The name that a node's certificate is for: it differs between clusters, so that no node is taken for its namesake elsewhere. */
@@ -36,10 +36,10 @@ const addressPattern = /^(?:\[(?<bracketed>[^\]]*)\]|(?<plain>[^:[\]]*))(?::(?<p
 
 /** HOST[:PORT], where HOST is a name, an IPv4 address, or an IPv6 address (in brackets when a port follows). */
 export function parsePeerAddress(text: string): PeerAddress {
-  if (isIpv6(text)) return { address: text, port: peerPortDefault };
+  if (isIpv6(text)) return { address: text, port: peerPort };
   const groups = addressPattern.exec(text)?.groups;
   const address = groups?.['bracketed'] ?? groups?.['plain'] ?? '';
-  const port = Number(groups?.['port'] ?? peerPortDefault);
+  const port = Number(groups?.['port'] ?? peerPort);
   const isHost = groups?.['bracketed'] === undefined ? isIpv4OrName(address) : isIpv6(address);
   if (isHost && port > 0 && port < 65_536) return { address, port };
   throw new FlockError(

@@ -6,6 +6,7 @@ import { defaultNodeName, readHostFacts } from '../cluster/host-defaults.ts';
 import type { Place } from '../cluster/place.ts';
 import type { DockerWatch } from '../docker/watch.ts';
 import { FlockError, messageOf } from '../model/errors.ts';
+import { portOffsets } from '../model/host-ports.ts';
 import type { NodeIdentity, PeerAddress } from '../model/identity.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
 import { type NodeName, parseNodeName } from '../model/names.ts';
@@ -20,7 +21,7 @@ import { createImages } from './images.ts';
 import { createMaker } from './maker.ts';
 import type { ControllerPaths } from './paths.ts';
 import { askController, fetchImage } from './peer-client.ts';
-import { peerPortOffset, startPeerServer } from './peer-server.ts';
+import { startPeerServer } from './peer-server.ts';
 import { createPresence } from './presence.ts';
 import type { Reviver } from './reviver.ts';
 import { workloadRoutes } from './routes.ts';
@@ -76,7 +77,7 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
     const doc = view.seen()?.nodes.get(other);
     if (current === null || doc === undefined)
       throw new FlockError('node-not-found', `nothing is known of node ${other}: "flockctl node ls" shows the nodes`);
-    return { identity: current, at: { address: doc.address, port: doc.port + peerPortOffset } };
+    return { identity: current, at: { address: doc.address, port: doc.port + portOffsets.controller } };
   }
 
   const images = createImages({
@@ -122,7 +123,7 @@ export async function beginLiving(place: Place, parts: LivingParts): Promise<Liv
     while (!signal.aborted) {
       try {
         const server = await startPeerServer({
-          ...{ identity: me, docker, log, port: me.port + peerPortOffset, address: parts.peerAddress ?? '::' },
+          ...{ identity: me, docker, log, port: me.port + portOffsets.controller, address: parts.peerAddress ?? '::' },
           isMember: (name) => view.seen()?.nodes.has(name) ?? false,
           routers: others.flatMap(({ peerRouters = [] }) => peerRouters),
         });

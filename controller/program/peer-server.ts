@@ -36,8 +36,6 @@ export type PeerServerParts = {
   readonly log: Logger;
 };
 
-/** From the node's peer port: the next ones are the plugin's and, on loopback, those of health and figures. */
-export const peerPortOffset = 4;
 /** Each reads the disk as fast as it can. */
 const transfersMax = 2;
 const connectionsMax = 64;

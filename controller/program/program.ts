@@ -4,6 +4,7 @@ import { watchPlace } from '../cluster/place.ts';
 import { createDockerWatch, type DockerTimes } from '../docker/watch.ts';
 import { isOurs } from '../model/container-spec.ts';
 import { FlockError, messageOf } from '../model/errors.ts';
+import { webPorts } from '../model/host-ports.ts';
 import { inspectedWorkloadSchema } from '../model/inspected.ts';
 import { createApiServer } from '../server/api-server.ts';
 import { listen } from '../server/listen.ts';
@@ -34,7 +35,7 @@ export type ProgramParts = {
 };
 
 /** On loopback only. */
-const webAddress = { host: '127.0.0.1', port: 4273 } as const;
+const webAddress = { host: '127.0.0.1', port: webPorts.controller } as const;
 /** On containers of flock itself, which are nobody's workloads. */
 const programLabel = 'flock-program';
 const retryMs = 2_000;

@@ -118,6 +118,8 @@ async function take(parts: ReceiveParts, incoming: Incoming, receive: Receive): 
   const beginning = await findBeginning(parts, header, resumableReceive);
   const isPlain = header.plain && !isEncrypted() && beginning?.kind !== 'spool';
   const guest = isPlain ? await door.expect(socket.remoteAddress ?? '', signal) : null;
+  if (isPlain && guest === null)
+    parts.log.warn({ event: 'transfer.encrypted', dataset: id }, 'the port for streams without encryption is taken');
   // What the storage keeps of it has to be known again.
   if (resumableReceive) await partials.begin(id, header);
   try {
