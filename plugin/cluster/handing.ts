@@ -123,10 +123,11 @@ export function createHand(parts: HandParts): Hand {
     );
   }
 
-  function settledAlone(id: DatasetId, signal: AbortSignal): Promise<VolumeRecord> | VolumeRecord {
+  /** Never throws at once: the others of a group would be left with nobody who hears of their end. */
+  async function settledAlone(id: DatasetId, signal: AbortSignal): Promise<VolumeRecord> {
     const record = recordOf(id);
     if (record.phase.kind === 'ready') return record;
-    return locks.with(record.name, 'finding out who has it', signal, () => settled(id, signal));
+    return await locks.with(record.name, 'finding out who has it', signal, () => settled(id, signal));
   }
 
   /** Under all locks. */
