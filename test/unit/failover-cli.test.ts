@@ -22,16 +22,17 @@ const cli = join(import.meta.dirname, '../../controller/cli/main.ts');
 const db = parseVolumeName('db');
 
 describe('what flockctl failover shows', () => {
-  const view = {
+  const viewNow = () => ({
     ...{ volume: 'db', owner: 'n1', isOwnerAlive: false, isHeld: false, waitMs: 2_340, policy: 'auto' as const },
     ...{ maxLossMs: 30_000, best: 'n2', reason: 'n1 may still write' },
     copies: [
       { node: 'n2', state: 'answers' as const, snapshot: 's2', takenAtMs: Date.now() - 61_000, lossMs: 1_210 },
       { node: 'n3', state: 'none' as const, snapshot: null, takenAtMs: null, lossMs: null },
     ],
-  };
+  });
 
   it('is what each copy has, what it may miss, and why it has not been taken', () => {
+    const view = viewNow();
     assert.deepEqual(describeFailover(view).split('\n'), [
       'db: its owner n1 is dead; failover=auto, max-loss=30s',
       'COPY ON  STATE        SNAPSHOT  AGE  MAY MISS',
