@@ -272,7 +272,7 @@ export const mutations: readonly Mutation[] = [
     name: 'what was made for a move that failed is left',
     of: 'controllers',
     file: 'controller/program/documents.ts',
-    changes: [{ from: 'node !== me && move === null && State', to: 'node === me && State' }],
+    changes: [{ from: 'node !== me && move === null && isThere', to: 'node === me && isThere' }],
     rules: ['put away'],
     seedsMax: 1_000,
   },

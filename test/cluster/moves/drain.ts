@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { labels } from '../../../packaging/proxy-containers.ts';
 import { answersFrom, counterOf, loadCounter, startCounter } from '../../support/cluster/counting.ts';
 import {
@@ -12,6 +13,8 @@ import { known, longFlockctl } from '../../support/cluster/moving.ts';
 import type { Writer } from '../../support/cluster/records.ts';
 import { until } from '../../support/until.ts';
 
+/** Longer than it takes to be seen dead. */
+const deadMs = 10_000;
 const writer: Writer = { container: 'writer', volume: 'log' };
 
 /** A node is emptied so that it can be rebooted. */
@@ -21,7 +24,7 @@ export function drains(members: () => Members): void {
   const web = counterOf('web');
 
   describe('flockctl node drain', () => {
-    it('empties a node of containers, volumes and copies without a failed request, and undrain opens it again', async () => {
+    it('empties a node of containers, volumes and copies, which is rebooted then, without a failed request; undrain opens it again', async () => {
       // Wherever two of the nodes are left there is a place for each copy.
       const options = ['replicas=0', 'remote-replicas=1'];
       await startCounter(n(1), web, { volume: options });
@@ -52,6 +55,18 @@ export function drains(members: () => Members): void {
       const results = await Promise.all(loads.map((one) => one.stop()));
       assert.deepEqual(
         results.flatMap(({ workers }) => workers.flatMap(({ failed }) => failed)),
+        [],
+      );
+      const during = [web, replicated].flatMap((one) => loadCounter([n(2), n(3)], one));
+      await n(1).kill();
+      await sleep(deadMs);
+      await n(1).boot();
+      await until('n1 is back, and still drained', 60_000, async () =>
+        /^n1 +up, draining/m.test(await n(2).flockctl('node', 'ls')) ? true : undefined,
+      );
+      const rebooted = await Promise.all(during.map((one) => one.stop()));
+      assert.deepEqual(
+        rebooted.flatMap(({ workers }) => workers.flatMap(({ failed }) => failed)),
         [],
       );
       await n(2).flockctl('node', 'undrain', 'n1');
