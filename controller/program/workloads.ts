@@ -208,9 +208,9 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
   }
 
   /** Without volumes it is as good here as elsewhere, and the other node may be unable to make it. */
-  function mayReturn({ volumes, containerId, wanted }: WorkloadDoc, { nodes }: Seen): boolean {
+  function mayReturn({ node: current, volumes, containerId, wanted }: WorkloadDoc, { nodes }: Seen): boolean {
     const isLeaving = nodes.get(node)?.draining ?? true;
-    return volumes.length === 0 && containerId === null && wanted === 'running' && !isLeaving;
+    return current !== node && volumes.length === 0 && containerId === null && wanted === 'running' && !isLeaving;
   }
 
   /** Ahead of time: once its node is dead, nobody else may have it. */
