@@ -19,7 +19,8 @@ const escapes = new RegExp(`${String.fromCharCode(27)}\\[[0-9;?]*[A-Za-z]`, 'g')
 
 /** `script` (util-linux) makes the terminal. No argument may have a quote. */
 export function inTerminal(command: readonly string[], env: Readonly<Record<string, string>>): Terminal {
-  const line = command.map((word) => `'${word}'`).join(' ');
+  // Without exec, dash stays between, and ends at Ctrl-C itself.
+  const line = `exec ${command.map((word) => `'${word}'`).join(' ')}`;
   const child = spawn('script', ['--quiet', '--flush', '--return', '--command', line, '/dev/null'], {
     stdio: ['pipe', 'pipe', 'inherit'],
     env: { ...process.env, ...env },
