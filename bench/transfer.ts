@@ -12,8 +12,9 @@ import { parseDatasetId, parseSnapshotName, parseVolumeName } from '../controlle
 import { noOptions } from '../controller/model/options.ts';
 import { requireRoot, runProgram } from '../packaging/steps.ts';
 import { createCommands } from '../plugin/exec.ts';
+import { createCarriers } from '../plugin/peer/carrier.ts';
 import { createPeerClient } from '../plugin/peer/client.ts';
-import { createDoor } from '../plugin/peer/door.ts';
+import { createDoor, createShutDoors } from '../plugin/peer/door.ts';
 import { createPacer } from '../plugin/peer/pacing.ts';
 import { createPartials } from '../plugin/peer/partials.ts';
 import { receiveSnapshot } from '../plugin/peer/receiver.ts';
@@ -24,7 +25,7 @@ import type { Storage } from '../plugin/storage/storage.ts';
 import { createZfs, type ZfsConfig } from '../plugin/storage/zfs/zfs.ts';
 import { openBtrfsPool } from '../test/support/btrfs-pool.ts';
 import { log } from '../test/support/cluster-hosts.ts';
-import { makeIdentities, plainCopies, receiver, sender } from '../test/support/peer-pair.ts';
+import { carrierScript, makeIdentities, plainCopies, receiver, sender } from '../test/support/peer-pair.ts';
 import { startZfsFuse } from '../test/support/zfs-fuse.ts';
 import { median, medianRatio, timed } from './measure.ts';
 import { figureRow, ms, type Row, ratioRow, table } from './report.ts';
@@ -109,7 +110,9 @@ async function measure(pools: Pools, bytes: number): Promise<readonly Row[]> {
     let isEncrypted = true;
     const { source } = pools;
     const pacer = createPacer(() => null);
-    const parts = { client, storage: source, folder, pacer, isEncrypted: () => isEncrypted };
+    const carriers = createCarriers({ script: carrierScript });
+    const shutDoors = createShutDoors();
+    const parts = { client, storage: source, folder, pacer, isEncrypted: () => isEncrypted, carriers, shutDoors };
     const doc: VolumeDoc = {
       ...{ id, name: parseVolumeName('bench'), createdAtMs: 1, options: noOptions, owner: sender },
       ...{ epoch: 1, replicas: [receiver], revision: 1, trashed: null },
@@ -295,6 +298,7 @@ function beReceiver(): void {
       storage: opened,
       partials,
       door,
+      carriers: createCarriers({ script: carrierScript }),
       isEncrypted: () => isEncrypted,
       folder: asked.folder,
       log,

@@ -8,6 +8,7 @@ export type Entries = Readonly<Record<string, string>>;
 export const pluginEntries: Entries = {
   plugin: join(repository, 'plugin/main.ts'),
   watchdog: join(repository, 'plugin/watchdog.ts'),
+  carrier: join(repository, 'plugin/peer/carrier-process.ts'),
   flockctl: join(repository, 'controller/cli/main.ts'),
 };
 

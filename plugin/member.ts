@@ -21,8 +21,9 @@ import { createCommands } from './exec.ts';
 import { metricsText, serveMetrics } from './metrics.ts';
 import { ownFoldersOf, type Paths } from './paths.ts';
 import { createPeers, peerRoutes } from './peer/calls.ts';
+import { createCarriers } from './peer/carrier.ts';
 import { createPeerClient } from './peer/client.ts';
-import { createDoor } from './peer/door.ts';
+import { createDoor, createShutDoors } from './peer/door.ts';
 import { createPacer } from './peer/pacing.ts';
 import { createPartials, type Partials } from './peer/partials.ts';
 import { receiveSnapshot } from './peer/receiver.ts';
@@ -82,8 +83,10 @@ export function createMember({ paths, version, api, log }: MemberParts): Member 
       const isEncrypted = () => context.settings().encryption === 'on';
       const pacer = createPacer(() => context.settings().transferBytesPerSecond);
       const partials = createPartials(`${paths.folder}/cluster/partials`);
-      const door = createDoor({ address: '::', port: me.port + portOffsets.plainStreams });
-      const peers = createPeers({ client, storage, folder, pacer, isEncrypted });
+      const door = createDoor({ address: '::', port: me.port + portOffsets.streams });
+      const carriers = createCarriers({ script: paths.carrier });
+      const shutDoors = createShutDoors();
+      const peers = createPeers({ client, storage, folder, pacer, isEncrypted, carriers, shutDoors });
       leaseStore = openStore(me.storeAddress, me.storeToken, timings[profile].rpcMs);
       const events = createEventLog({ store: opened, node: me.name, clock: hostClock });
       current = createAgent({
@@ -125,7 +128,7 @@ export function createMember({ paths, version, api, log }: MemberParts): Member 
         isMember: async (name) => started.directory.node(name) !== null || (await opened.get(keys.node(name))) !== null,
         onData: (socket, peer: NodeName) =>
           void receiveSnapshot(
-            { copies: () => started, storage, partials, door, isEncrypted, folder, log },
+            { copies: () => started, storage, partials, door, carriers, isEncrypted, folder, log },
             socket,
             peer,
           ),

@@ -24,6 +24,7 @@ export type Paths = {
   /** Until when volumes may be written, for the watchdog. On the host's tmpfs, so it outlives the plugin and no reboot. */
   readonly deadlines: string;
   readonly watchdog: string;
+  readonly carrier: string;
 };
 
 export function pathsBelow(root: string): Paths {
@@ -43,6 +44,7 @@ export function pathsBelow(root: string): Paths {
     version: at('/flock/version.json'),
     deadlines: at('/host/run/flock/deadlines.json'),
     watchdog: at('/flock/watchdog.js'),
+    carrier: at('/flock/carrier.js'),
   };
 }
 

@@ -8,6 +8,6 @@ export const webPorts = { plugin: 4271, proxy: 4272, controller: 4273 } as const
 export const portOffsets = {
   /** Controllers among each other. */
   controller: 4,
-  /** Streams without encryption. */
-  plainStreams: 5,
+  /** Large streams between plugins, and those without encryption. */
+  streams: 5,
 } as const;

@@ -2,10 +2,11 @@ import { randomBytes, timingSafeEqual } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { FlockError, messageOf } from '../../controller/model/errors.ts';
+import type { NodeName } from '../../controller/model/names.ts';
 import { keepAliveMs } from './protocol.ts';
 
 /**
- * The port for streams without encryption. It listens only while somebody is expected, who has to come from the address that asked for it
+ * The port for streams that go by a way of their own. It listens only while somebody is expected, who has to come from the address that asked for it
  * on an encrypted connection and bring the ticket that was given there; a ticket is good once and for a short time.
  */
 export type Door = {
@@ -18,6 +19,8 @@ export type Expected = { readonly port: number; readonly ticket: string; readonl
 
 const ticketBytes = 32;
 const ticketMs = 10_000;
+/** Shorter, so that who finds it closed can say so. */
+const enterMs = 5_000;
 const strangersMax = 16;
 
 type Guest = {
@@ -111,7 +114,7 @@ export function createDoor(options: DoorOptions): Door {
         return null;
       }
       const late = () =>
-        guest.come.reject(new FlockError('node-unreachable', `nobody came to the plain port ${port}: is it open?`));
+        guest.come.reject(new FlockError('node-unreachable', `nobody came to port ${port}: is it open?`));
       const timer = setTimeout(late, validMs);
       const aborted = () => guest.come.reject(signal.reason);
       if (signal.aborted) aborted();
@@ -132,6 +135,19 @@ export function createDoor(options: DoorOptions): Door {
   };
 }
 
+/** Nodes whose port was not reached a short time ago, as by a firewall that says nothing: each attempt there takes seconds. */
+export type ShutDoors = { add(node: NodeName): void; has(node: NodeName): boolean };
+
+const shutMs = 600_000;
+
+export function createShutDoors(nowMs: () => number = () => performance.now()): ShutDoors {
+  const shut = new Map<NodeName, number>();
+  return {
+    add: (node) => void shut.set(node, nowMs() + shutMs),
+    has: (node) => (shut.get(node) ?? 0) > nowMs(),
+  };
+}
+
 /** The sender's side: brings the ticket. Nothing more may be written before the receiver has said "go". */
 export async function enter(
   at: { readonly address: string; readonly port: number; readonly ticket: string },
@@ -142,7 +158,7 @@ export async function enter(
   // Nothing comes back on it, and nothing may be read ahead of whom it is lent to.
   socket.pause();
   try {
-    await once(socket, 'connect', { signal: AbortSignal.any([signal, AbortSignal.timeout(ticketMs)]) });
+    await once(socket, 'connect', { signal: AbortSignal.any([signal, AbortSignal.timeout(enterMs)]) });
     socket.setKeepAlive(true, keepAliveMs);
     await new Promise<void>((resolve, reject) => {
       socket.write(Buffer.from(at.ticket, 'hex'), (error) => (error == null ? resolve() : reject(error)));
@@ -153,7 +169,7 @@ export async function enter(
     signal.throwIfAborted();
     throw new FlockError(
       'node-unreachable',
-      `the plain port ${at.port} of ${at.address} is not reached: ${messageOf(error)}`,
+      `port ${at.port} of ${at.address} is not reached: ${messageOf(error)}`,
       {},
       { cause: error },
     );

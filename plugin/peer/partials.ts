@@ -1,9 +1,10 @@
-import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type DatasetId, isDatasetId, parseSnapshotName } from '../../controller/model/names.ts';
 import type { PartialCopy } from '../cluster/ports.ts';
-import { openSpool, type Spool } from './spool.ts';
+import { spareBytes } from './free-space.ts';
+import { openSpool, type Spool, spoolRoomMin } from './spool.ts';
 
 /**
  * What this node has of streams that broke off. Where the storage keeps it there is only a note of which stream it was (`ID.json`), else
@@ -18,17 +19,17 @@ export type Partials = {
   spooled(id: DatasetId): Promise<number>;
   /** To add to the spool, or to begin one: note and file are made when there is a first megabyte. Null: there is no room. */
   spool(id: DatasetId, stream: PartialCopy, isContinued: boolean): Promise<Spool | null>;
+  /** An empty file for a carrier to add to; null: there is no room. `file`: its descriptor. */
+  emptySpool(id: DatasetId, stream: PartialCopy): Promise<EmptySpool | null>;
   spoolPath(id: DatasetId): string;
   remove(id: DatasetId): Promise<void>;
   /** What is older than a day. */
   sweep(nowMs: number): Promise<void>;
 };
 
-const keptMs = 24 * 3600 * 1000;
-/** What has to stay free on the file system: the larger of both. */
-const freeShareMin = 0.1;
-const freeBytesMin = 1024 ** 3;
+export type EmptySpool = { readonly file: number; readonly folder: string; close(): Promise<void> };
 
+const keptMs = 24 * 3600 * 1000;
 const noteSchema = z.object({ toIdentity: z.string(), from: z.string().transform(parseSnapshotName).nullable() });
 
 export type PartialsOptions = { readonly freeBytes?: (folder: string) => Promise<number> };
@@ -71,6 +72,14 @@ export function createPartials(folder: string, { freeBytes = spareBytes }: Parti
       const onBegin = () => begin(id, stream);
       return await openSpool({ path: spoolPath(id), isContinued, onBegin, spareBytes: () => freeBytes(folder) });
     },
+    async emptySpool(id, stream) {
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+      if ((await freeBytes(folder)) < spoolRoomMin) return null;
+      const file = await open(spoolPath(id), 'w', 0o600);
+      // The note comes last: what was in the file was of another stream.
+      await begin(id, stream);
+      return { file: file.fd, folder, close: () => file.close() };
+    },
     async sweep(nowMs) {
       for (const name of await readdir(folder).catch(() => [])) {
         const id = name.replace(/\.(json|json\.new|spool)$/, '');
@@ -81,10 +90,4 @@ export function createPartials(folder: string, { freeBytes = spareBytes }: Parti
       }
     },
   };
-}
-
-/** What may be written there; negative: less is free than has to stay. */
-async function spareBytes(folder: string): Promise<number> {
-  const { bavail, blocks, bsize } = await statfs(folder);
-  return bavail * bsize - Math.max(freeBytesMin, blocks * bsize * freeShareMin);
 }

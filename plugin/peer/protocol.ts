@@ -20,8 +20,12 @@ import type { Transfer } from '../cluster/ports.ts';
  * - `spool`: the receiver has the first bytes in a file. The sender makes the stream anew and drops as many; instead of them it sends beats
  *   and then {"prefix":SHA-256 of what it dropped}, and the rest follows. Both must have the same bytes, or all begins anew.
  *
- * Without encryption (`plain`): the sender brings the ticket to the receiver's plain port, waits for {"go":true}, and the bytes go there
- * from command to command; both sides beat here meanwhile.
+ * By a way of their own the bytes go where encryption would take longer than the storages: the sender brings the ticket to the receiver's
+ * other port, waits for {"go":true}, and the bytes go there; both sides beat here meanwhile.
+ *
+ * - `carried`: large streams, from command to command through a carrier on each side (carrier-process.ts): TLS with a key that was told here.
+ *   The sender's {"sent":bytes} says that this was all; a connection that is cut ends like one that is done.
+ * - `plain`: from command to command without encryption, where both nodes do without.
  *
  * The stream's own checks find what is damaged or cut short, TLS what is changed; nothing is acknowledged before the receiver has seen the
  * snapshot with the right identity.
@@ -50,7 +54,11 @@ const headerSchema = z.object({
   fresh: z.boolean().default(false),
   /** The sender would do without encryption. */
   plain: z.boolean().default(false),
+  /** It is large, and the sender has a carrier for it. */
+  carried: z.boolean().default(false),
 });
+
+const doorSchema = z.object({ port: z.int().min(1).max(65_535), ticket: z.hex() });
 
 const readySchema = z.object({
   beginning: z
@@ -59,7 +67,11 @@ const readySchema = z.object({
       z.object({ kind: z.literal('spool'), bytes: z.int().positive() }),
     ])
     .nullable(),
-  plain: z.object({ port: z.int().min(1).max(65_535), ticket: z.hex() }).nullable(),
+  plain: doorSchema.nullable(),
+  carried: doorSchema
+    .extend({ key: z.hex().length(64) })
+    .nullable()
+    .default(null),
 });
 
 const replySchema = z.union([
@@ -67,14 +79,18 @@ const replySchema = z.union([
   z.object({ go: z.literal(true) }),
   z.object({ beat: z.literal(true) }),
   z.object({ prefix: z.hex() }),
+  z.object({ sent: z.int().nonnegative() }),
   z.object({ done: z.literal(true) }),
   z.object({ error: z.object({ code: z.string(), detail: z.string(), unfit: z.boolean().optional() }) }),
 ]);
 
-export type Header = Transfer & { readonly fresh: boolean; readonly plain: boolean };
+export type Header = Transfer & { readonly fresh: boolean; readonly plain: boolean; readonly carried: boolean };
 export type Ready = z.infer<typeof readySchema>;
+export type Carried = NonNullable<Ready['carried']>;
 export type Beginning = NonNullable<Ready['beginning']>;
 export type Message = z.infer<typeof replySchema>;
+/** What is no failure. */
+export type Reply = Exclude<Message, { error: unknown }>;
 
 export function encodeHeader({ doc, ...rest }: Header): string {
   return `${JSON.stringify({ ...rest, doc: JSON.stringify(doc) })}\n`;
@@ -95,7 +111,7 @@ export function say(socket: TLSSocket, message: Message): void {
 }
 
 /** What the node said, if it is no failure; those are thrown. */
-export function understand(text: string, node: NodeName): Exclude<Message, { error: unknown }> {
+export function understand(text: string, node: NodeName): Reply {
   const message = parseMessage(text, node);
   if (!('error' in message)) return message;
   const { code, detail, unfit = false } = message.error;

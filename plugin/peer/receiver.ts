@@ -4,11 +4,9 @@ import type { Logger } from 'pino';
 import { FlockError, hasCode, messageOf } from '../../controller/model/errors.ts';
 import type { NodeName } from '../../controller/model/names.ts';
 import type { Copies } from '../cluster/copies.ts';
-import { lendSocket } from '../storage/lend-socket.ts';
 import type { Snapshot, Storage } from '../storage/storage.ts';
-import { openChannel } from './channel.ts';
-import type { Door, Expected } from './door.ts';
-import type { Partials } from './partials.ts';
+import type { Carriers } from './carrier.ts';
+import type { Door } from './door.ts';
 import {
   type Beginning,
   decodeHeader,
@@ -18,37 +16,19 @@ import {
   keepAliveMs,
   type Limits,
   say,
-  understand,
 } from './protocol.ts';
-import { createSink, createWatch, pump, readLine, type Taking, unlessAborted } from './pump.ts';
-import { replaySpool } from './spool.ts';
+import { createWatch, readLine } from './pump.ts';
+import { type Incoming, type Receive, type TakeParts, takeCarried, takeDirectly, takeHere } from './taking.ts';
 
-export type ReceiveParts = {
+export type ReceiveParts = TakeParts & {
   /** Null: this node is not ready. */
   readonly copies: () => Pick<Copies, 'receive'> | null;
   readonly storage: Storage;
-  readonly partials: Partials;
   readonly door: Door;
+  readonly carriers: Carriers;
   readonly isEncrypted: () => boolean;
-  /** For the sockets between this process and the commands. */
-  readonly folder: string;
   readonly log: Logger;
   readonly limits?: Limits;
-};
-
-type Receive = (descriptor: number, signal: AbortSignal) => Promise<Snapshot>;
-
-/** One stream that comes in. */
-type Incoming = {
-  readonly socket: TLSSocket;
-  readonly peer: NodeName;
-  readonly header: Header;
-  /** Fires when the connection is broken or nothing moves any more. */
-  readonly signal: AbortSignal;
-  readonly touch: () => void;
-  /** Whether it is the storage that is waited for, not the sender. */
-  readonly storageWork: { isDue: boolean };
-  readonly limits: Limits;
 };
 
 /** How long the sender gets to read what was said last. */
@@ -62,7 +42,7 @@ export async function receiveSnapshot(parts: ReceiveParts, socket: TLSSocket, pe
     failed.abort(new FlockError('node-unreachable', `nothing came from node ${peer} for ${limits.stallMs} ms`)),
   );
   const stuck = createWatch(limits.storageMs, () =>
-    failed.abort(new FlockError('storage-failed', `the storage took nothing for ${limits.storageMs} ms`)),
+    failed.abort(new FlockError('storage-failed', `nothing of the stream went to the storage for ${limits.storageMs} ms`)),
   );
   const touch = () => {
     watch.touch();
@@ -86,7 +66,16 @@ export async function receiveSnapshot(parts: ReceiveParts, socket: TLSSocket, pe
     const header = decodeHeader(await readLine(socket, failed.signal));
     const copies = parts.copies();
     if (copies === null) throw new FlockError('no-cluster', 'this node is in no cluster');
-    const incoming: Incoming = { socket, peer, header, signal: failed.signal, touch, storageWork, limits };
+    const incoming: Incoming = {
+      socket,
+      peer,
+      header,
+      signal: failed.signal,
+      touch,
+      alive: watch.touch,
+      storageWork,
+      limits,
+    };
     await copies.receive(peer, header, (receive) => take(parts, incoming, receive), failed.signal);
     say(socket, { done: true });
   } catch (error) {
@@ -110,23 +99,16 @@ export async function receiveSnapshot(parts: ReceiveParts, socket: TLSSocket, pe
 }
 
 async function take(parts: ReceiveParts, incoming: Incoming, receive: Receive): Promise<Snapshot> {
-  const { storage, partials, door, isEncrypted } = parts;
-  const { header, socket, signal } = incoming;
+  const { storage, partials } = parts;
+  const { header, signal } = incoming;
   const { id } = header.doc;
   const { resumableReceive } = await storage.capabilities();
   if (header.fresh) await giveUp(parts, header);
   const beginning = await findBeginning(parts, header, resumableReceive);
-  const isPlain = header.plain && !isEncrypted() && beginning?.kind !== 'spool';
-  const guest = isPlain ? await door.expect(socket.remoteAddress ?? '', signal) : null;
-  if (isPlain && guest === null)
-    parts.log.warn({ event: 'transfer.encrypted', dataset: id }, 'the port for streams without encryption is taken');
   // What the storage keeps of it has to be known again.
   if (resumableReceive) await partials.begin(id, header);
   try {
-    const received =
-      guest === null
-        ? await takeHere(parts, incoming, receive, { beginning, isSpooled: !resumableReceive })
-        : await takeDirectly(incoming, receive, { beginning, guest });
+    const received = await takeByAnyWay(parts, incoming, receive, { beginning, isSpooled: !resumableReceive });
     await partials.remove(id);
     return received;
   } catch (error) {
@@ -137,6 +119,35 @@ async function take(parts: ReceiveParts, incoming: Incoming, receive: Receive): 
     throw error;
   }
 }
+
+async function takeByAnyWay(
+  parts: ReceiveParts,
+  incoming: Incoming,
+  receive: Receive,
+  what: { readonly beginning: Beginning | null; readonly isSpooled: boolean },
+): Promise<Snapshot> {
+  const { door, isEncrypted, carriers, log } = parts;
+  const { header, socket, signal } = incoming;
+  const isPlain = header.plain && !isEncrypted();
+  // A spool is compared with what the sender has, here and there.
+  const mayBeOther = what.beginning?.kind !== 'spool';
+  const carrier = mayBeOther && header.carried && !isPlain ? carriers.claim() : null;
+  try {
+    const isOther = mayBeOther && (isPlain || carrier !== null);
+    const guest = isOther ? await door.expect(socket.remoteAddress ?? '', signal) : null;
+    if (guest === null) {
+      if (isOther) log.warn({ event: 'transfer.door-taken', dataset: header.doc.id }, doorTaken);
+      return await takeHere(parts, incoming, receive, what);
+    }
+    if (carrier === null) return await takeDirectly(incoming, receive, { ...what, guest });
+    return await takeCarried(parts, incoming, receive, { ...what, guest, carrier });
+  } finally {
+    carrier?.release();
+  }
+}
+
+const doorTaken =
+  'the port for streams is taken by another program: they go through the plugin, encrypted, which takes more of the processor';
 
 async function giveUp({ storage, partials }: ReceiveParts, { doc }: Header): Promise<void> {
   await partials.remove(doc.id);
@@ -161,126 +172,4 @@ async function findBeginning(
   if (token !== null) return { kind: 'token', token };
   const bytes = await partials.spooled(id);
   return bytes > 0 && !resumableReceive ? { kind: 'spool', bytes } : null;
-}
-
-/** From the command of the sender to that of this node: no byte passes through this process. */
-async function takeDirectly(
-  { socket, peer, signal, touch }: Incoming,
-  receive: Receive,
-  { beginning, guest }: { readonly beginning: Beginning | null; readonly guest: Expected },
-): Promise<Snapshot> {
-  const { port, ticket } = guest;
-  const over = new AbortController();
-  const either = AbortSignal.any([signal, over.signal]);
-  say(socket, { ready: { beginning, plain: { port, ticket } } });
-  // The sender beats as long as it lives, and hangs up if its storage fails.
-  const beating = listen(socket, peer, either, touch);
-  beating.catch((error: unknown) => over.abort(error));
-  try {
-    const direct = await guest.socket;
-    try {
-      return await lendSocket(direct, (descriptor) => {
-        say(socket, { go: true });
-        return receive(descriptor, either);
-      });
-    } finally {
-      direct.destroy();
-    }
-  } catch (error) {
-    throw either.aborted ? either.reason : error;
-  } finally {
-    over.abort(new Error('the stream is over'));
-  }
-}
-
-async function listen(socket: TLSSocket, peer: NodeName, signal: AbortSignal, touch: () => void): Promise<never> {
-  for (;;) {
-    understand(await readLine(socket, signal), peer);
-    touch();
-  }
-}
-
-/** Through this process, which decrypts it, and adds it to a spool where the storage keeps no beginnings itself. */
-async function takeHere(
-  { partials, folder }: ReceiveParts,
-  { socket, peer, header, signal, touch, storageWork }: Incoming,
-  receive: Receive,
-  { beginning, isSpooled }: { readonly beginning: Beginning | null; readonly isSpooled: boolean },
-): Promise<Snapshot> {
-  const { id } = header.doc;
-  const spool = isSpooled ? await partials.spool(id, header, beginning?.kind === 'spool') : null;
-  const channel = await openChannel(folder);
-  const over = new AbortController();
-  const either = AbortSignal.any([signal, over.signal]);
-  const sink = createSink(channel.stream);
-  let isConfirmed = beginning?.kind !== 'spool';
-  let isProgress = false;
-
-  async function feed(): Promise<void> {
-    if (beginning?.kind === 'spool') {
-      const replaying = replaySpool(
-        partials.spoolPath(id),
-        beginning.bytes,
-        (chunk) => {
-          touch();
-          const room = sink.write(chunk);
-          return room === null ? null : unlessAborted(room, either);
-        },
-        either,
-      );
-      replaying.catch(() => undefined);
-      const [ours, theirs] = await Promise.all([replaying, readPrefix(socket, peer, either, touch)]);
-      if (ours !== theirs) throw unfit('what is here of an earlier attempt is of another stream');
-      isConfirmed = true;
-    }
-    await pump(
-      socket,
-      (chunk) => {
-        touch();
-        isProgress = true;
-        const work = both(spool?.add(chunk) ?? null, sink.write(chunk));
-        storageWork.isDue = work !== null;
-        return work;
-      },
-      either,
-    );
-    storageWork.isDue = true;
-    channel.stream.end();
-  }
-
-  try {
-    say(socket, { ready: { beginning, plain: null } });
-    const feeding = feed();
-    feeding.catch((error: unknown) => over.abort(error));
-    return await channel.lend((descriptor) => receive(descriptor, either));
-  } catch (error) {
-    const reason = either.aborted ? either.reason : error;
-    if (signal.aborted) throw reason;
-    // The storage has looked at it before it could be compared.
-    if (!isConfirmed) throw isUnfit(reason) ? reason : unfit(messageOf(reason));
-    // All that came was here before, and the storage did not take it: it will not the next time.
-    if (beginning?.kind === 'spool' && !isProgress) await partials.remove(id);
-    throw reason;
-  } finally {
-    over.abort(new Error('the stream is over'));
-    channel.close();
-    await spool?.close();
-  }
-}
-
-function unfit(reason: string): FlockError {
-  return new FlockError('stream-invalid', reason, { unfit: true });
-}
-
-async function readPrefix(socket: TLSSocket, peer: NodeName, signal: AbortSignal, touch: () => void): Promise<string> {
-  for (;;) {
-    const message = understand(await readLine(socket, signal), peer);
-    touch();
-    if ('prefix' in message) return message.prefix;
-  }
-}
-
-function both(first: Taking, second: Taking): Taking {
-  if (first === null) return second;
-  return second === null ? first : Promise.all([first, second]);
 }

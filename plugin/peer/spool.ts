@@ -19,6 +19,8 @@ const queueBytesMax = 8 * 1024 * 1024;
 const writeBuffersMax = 128;
 /** How often the free space is looked at. */
 const checkBytes = 64 * 1024 * 1024;
+/** Or it is not begun. */
+export const spoolRoomMin = checkBytes;
 
 export type SpoolOptions = {
   readonly path: string;

@@ -8,8 +8,9 @@ import { issueCertificate, makeAuthority, makeKey } from '../../controller/clust
 import type { NodeIdentity, PeerAddress } from '../../controller/model/identity.ts';
 import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
 import type { Transfer } from '../../plugin/cluster/ports.ts';
+import { createCarriers } from '../../plugin/peer/carrier.ts';
 import { createPeerClient, type PeerClient } from '../../plugin/peer/client.ts';
-import { createDoor, type Door } from '../../plugin/peer/door.ts';
+import { createDoor, createShutDoors, type Door } from '../../plugin/peer/door.ts';
 import { createPacer, type Pacer } from '../../plugin/peer/pacing.ts';
 import { createPartials, type Partials } from '../../plugin/peer/partials.ts';
 import type { Limits } from '../../plugin/peer/protocol.ts';
@@ -36,7 +37,13 @@ export type PeerPair = {
   dispose(): Promise<void>;
 };
 
+/** The plugin's carriers, from the source. */
+export const carrierScript = join(import.meta.dirname, '../../plugin/peer/carrier-process.ts');
+
 export type PeerPairOptions = {
+  /** From when a stream is carried; default: none is. */
+  readonly carriedBytes?: number;
+  readonly carriersMax?: number;
   readonly from: Storage;
   readonly to: Storage;
   readonly limits?: Limits;
@@ -78,7 +85,15 @@ export function plainCopies(storage: Storage, options?: ReceiveRequest['options'
   });
 }
 
-export async function startPeerPair({ from, to, limits, freeBytes, options }: PeerPairOptions): Promise<PeerPair> {
+export async function startPeerPair({
+  from,
+  to,
+  limits,
+  freeBytes,
+  options,
+  carriedBytes = Number.POSITIVE_INFINITY,
+  carriersMax = 4,
+}: PeerPairOptions): Promise<PeerPair> {
   const folder = await mkdtemp(join(tmpdir(), 'flock-peers-'));
   const { one, two } = makeIdentities();
   const settings = { encryptedHere: true, encryptedThere: true, bytesPerSecond: null as number | null };
@@ -88,6 +103,8 @@ export async function startPeerPair({ from, to, limits, freeBytes, options }: Pe
   );
   const door = createDoor({ address: '127.0.0.1', port: 0, ticketMs: 2_000 });
   const pacer: Pacer = createPacer(() => settings.bytesPerSecond);
+  const carriers = createCarriers({ script: carrierScript, max: carriersMax, bytesMin: carriedBytes });
+  const shutDoors = createShutDoors();
   const common = { folder: join(folder, 'channels'), ...(limits === undefined ? {} : { limits }) };
   const server = await startPeerServer({
     identity: two,
@@ -99,7 +116,11 @@ export async function startPeerPair({ from, to, limits, freeBytes, options }: Pe
     onData: async (socket, peer) => {
       const isEncrypted = () => settings.encryptedThere;
       const copies = plainCopies(to, options);
-      await receiveSnapshot({ ...common, copies, storage: to, partials, door, isEncrypted, log }, socket, peer);
+      await receiveSnapshot(
+        { ...common, copies, storage: to, partials, door, carriers, isEncrypted, log },
+        socket,
+        peer,
+      );
       pair.received += 1;
     },
     log,
@@ -115,7 +136,7 @@ export async function startPeerPair({ from, to, limits, freeBytes, options }: Pe
     received: 0,
     send: (transfer, signal = never, onProgress = () => undefined) =>
       sendSnapshot(
-        { ...common, client, storage: from, pacer, isEncrypted: () => settings.encryptedHere },
+        { ...common, client, storage: from, pacer, isEncrypted: () => settings.encryptedHere, carriers, shutDoors },
         receiver,
         transfer,
         onProgress,

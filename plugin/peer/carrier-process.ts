@@ -1,0 +1,150 @@
+import { readSync, writeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { connect, createServer, type TLSSocket } from 'node:tls';
+import { spareBytes } from './free-space.ts';
+
+/**
+ * Carries one stream between a storage's command and another node's carrier, encrypted. It waits for its pipes as a command does, and there
+ * are no other streams, no garbage and no timers in it: encryption takes a fraction of what it takes in the plugin, and does not hold it up.
+ *
+ *     stdin (sending) or stdout (receiving): the command; 3: the connection; 4: the spool, if there is one
+ *
+ * The order comes by the parent's channel, and how many bytes have passed goes back there. Ends with 0 when the other side has all, or
+ * when all that came is with the command; else what is wrong is the last line of stderr.
+ */
+export type Order = {
+  readonly role: 'send' | 'receive';
+  /** Both carriers' own, in hex: 256 bits. Who has it is the other one. */
+  readonly key: string;
+  /** Where the spool's space is looked at; null: there is no spool. */
+  readonly spoolFolder: string | null;
+};
+export type Passed = { readonly bytes: number };
+
+const command = { read: 0, write: 1 };
+const connectionFd = 3;
+const spoolFd = 4;
+const chunkBytes = 256 * 1024;
+/** After so much, whatever else there is to do (to tell how far it is, to hear that the other side has ended) has its turn. */
+const turnBytes = 4 * 1024 * 1024;
+const tellMs = 250;
+/** How often the space beside the spool is looked at. */
+const checkBytes = 64 * 1024 * 1024;
+
+let passed = 0;
+
+process.once('disconnect', () => process.exit(1));
+process.once('message', (order: Order) => {
+  const told = setInterval(() => process.send?.({ bytes: passed } satisfies Passed), tellMs);
+  let isOver = false;
+  const end = (error?: Error) => {
+    if (isOver) return;
+    isOver = true;
+    clearInterval(told);
+    if (error !== undefined) process.stderr.write(`${error.message}\n`);
+    process.send?.({ bytes: passed } satisfies Passed, () => process.exit(error === undefined ? 0 : 1));
+  };
+  // Of the command's pipe: it has ended.
+  process.once('uncaughtException', end);
+  const whenSecure = (socket: TLSSocket) => {
+    socket.once('error', end);
+    // After the end of the stream this says nothing new.
+    socket.once('close', () => end(new Error('the connection was closed')));
+    if (order.role === 'send') send(socket, end);
+    else receive(socket, order.spoolFolder, end);
+  };
+  if (order.role === 'send') enter(order.key, whenSecure, end);
+  else admit(order.key, whenSecure, end);
+});
+
+/** TLS by a key that both sides have and nobody else: no certificate is looked at, and none would be accepted. */
+const secured = {
+  minVersion: 'TLSv1.3',
+  // Of the hash that a key from outside goes with: RFC 8446, 4.2.11.
+  ciphers: 'TLS_AES_128_GCM_SHA256',
+} as const;
+
+type Secure = (socket: TLSSocket) => void;
+
+function enter(key: string, whenSecure: Secure, end: (error: Error) => void): void {
+  const socket = connect({
+    ...secured,
+    socket: connection(),
+    pskCallback: () => ({ psk: Buffer.from(key, 'hex'), identity: 'carrier' }),
+    checkServerIdentity: () => new Error('it shows a certificate instead of having the key'),
+  });
+  socket.once('error', end).once('secureConnect', () => whenSecure(socket));
+}
+
+function admit(key: string, whenSecure: Secure, end: (error: Error) => void): void {
+  const server = createServer({ ...secured, pskCallback: () => Buffer.from(key, 'hex') }, whenSecure);
+  server.once('tlsClientError', end);
+  server.emit('connection', connection());
+}
+
+function connection(): Socket {
+  return new Socket({ fd: connectionFd, readable: true, writable: true, allowHalfOpen: true });
+}
+
+function send(socket: TLSSocket, end: (error?: Error) => void): void {
+  const buffer = Buffer.allocUnsafeSlow(chunkBytes);
+  let sinceTurn = 0;
+  // The other side ends when it has all.
+  socket.once('end', () => (socket.writableFinished ? end() : end(new Error('the other side has hung up'))));
+  socket.resume();
+  const step = () => {
+    const bytes = readSync(command.read, buffer);
+    if (bytes === 0) return void socket.end();
+    passed += bytes;
+    sinceTurn += bytes;
+    // The buffer is free again when it is called.
+    socket.write(buffer.subarray(0, bytes), (error) => {
+      if (error != null) return;
+      if (sinceTurn < turnBytes) return step();
+      sinceTurn = 0;
+      setImmediate(step);
+    });
+  };
+  step();
+}
+
+function receive(socket: TLSSocket, spoolFolder: string | null, end: (error?: Error) => void): void {
+  let isSpooling = spoolFolder !== null;
+  let checkAt = checkBytes;
+  let sinceTurn = 0;
+  const turn = async () => {
+    sinceTurn = 0;
+    if (isSpooling && passed >= checkAt) {
+      checkAt = passed + checkBytes;
+      isSpooling = (await spareBytes(spoolFolder ?? '').catch(() => 0)) >= checkBytes;
+    }
+    setImmediate(() => socket.resume());
+  };
+  socket.on('data', (chunk: Buffer) => {
+    if (isSpooling) isSpooling = spool(chunk);
+    writeAll(command.write, chunk);
+    passed += chunk.length;
+    sinceTurn += chunk.length;
+    if (sinceTurn < turnBytes) return;
+    socket.pause();
+    void turn();
+  });
+  socket.once('end', () => {
+    socket.end();
+    socket.once('finish', () => end());
+  });
+}
+
+/** A spool that fails ends here, and what is in it stays a beginning; the stream goes on. */
+function spool(chunk: Buffer): boolean {
+  try {
+    writeAll(spoolFd, chunk);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function writeAll(fd: number, chunk: Buffer): void {
+  for (let at = 0; at < chunk.length; ) at += writeSync(fd, chunk, at);
+}

@@ -1,0 +1,94 @@
+import { spawn } from 'node:child_process';
+import { FlockError } from '../../controller/model/errors.ts';
+import type { Order, Passed } from './carrier-process.ts';
+
+/** Processes that carry large streams between nodes, encrypted: see carrier-process.ts. */
+export type Carriers = {
+  /** A stream of at least so many bytes is worth a process. */
+  readonly bytesMin: number;
+  /** Null: as many as there may be are at work. */
+  claim(): Carrier | null;
+};
+
+export type Carrier = {
+  /**
+   * Resolves when all has been carried. The descriptors are the command's pipe, the connection and the spool; all stay open here.
+   * `onProgress`: bytes so far, four times a second. Throws `node-unreachable` when it fails, and the signal's reason.
+   */
+  carry(load: Load, onProgress: (bytes: number) => void, signal: AbortSignal): Promise<void>;
+  /** May be called repeatedly. */
+  release(): void;
+};
+
+export type Load = {
+  readonly role: Order['role'];
+  readonly key: string;
+  readonly command: number;
+  readonly connection: number;
+  readonly spool: { readonly file: number; readonly folder: string } | null;
+};
+
+export type CarriersOptions = {
+  /** The program: carrier-process.ts, or what was made of it. */
+  readonly script: string;
+  readonly max?: number;
+  readonly bytesMin?: number;
+};
+
+/** Of 45 MiB each, and two of them take all that a small host's processors give. */
+const carriersMax = 4;
+/** Below, starting it takes longer than what it saves. */
+const bytesMinDefault = 32 * 1024 * 1024;
+const stderrMax = 4096;
+
+export function createCarriers({ script, max = carriersMax, bytesMin = bytesMinDefault }: CarriersOptions): Carriers {
+  let free = max;
+
+  return {
+    bytesMin,
+    claim() {
+      if (free === 0) return null;
+      free -= 1;
+      let isClaimed = true;
+      return {
+        carry: (load, onProgress, signal) => carry(script, load, onProgress, signal),
+        release() {
+          if (isClaimed) free += 1;
+          isClaimed = false;
+        },
+      };
+    },
+  };
+}
+
+function carry(script: string, load: Load, onProgress: (bytes: number) => void, signal: AbortSignal): Promise<void> {
+  const { role, key, command, connection, spool } = load;
+  return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
+    const [stdin, stdout] = role === 'send' ? [command, 'ignore' as const] : ['ignore' as const, command];
+    const child = spawn(process.execPath, [script], {
+      stdio: [stdin, stdout, 'pipe', connection, spool?.file ?? 'ignore', 'ipc'],
+      signal,
+      killSignal: 'SIGKILL',
+    });
+    let stderr = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      stderr = (stderr + text).slice(-stderrMax);
+    });
+    let failure: string | null = null;
+    child.on('error', (error) => {
+      failure = error.message;
+      if (child.pid === undefined) fail();
+    });
+    child.on('message', (passed: Passed) => onProgress(passed.bytes));
+    child.on('close', (code) => (code === 0 ? resolve() : fail(code)));
+    const fail = (code: number | null = null) => {
+      if (signal.aborted) return reject(signal.reason);
+      const said = stderr.trim().split('\n').at(-1) || (failure ?? `status ${code}`);
+      reject(new FlockError('node-unreachable', `carrying the stream failed: ${said}`));
+    };
+    const order: Order = { role, key, spoolFolder: spool?.folder ?? null };
+    // One that has ended already says so itself.
+    child.send(order, () => undefined);
+  });
+}

@@ -1,0 +1,406 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { readdir, readFile } from 'node:fs/promises';
+import { createServer, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import { FlockError } from '../../controller/model/errors.ts';
+import { parseDatasetId, parseSnapshotName, parseVolumeName } from '../../controller/model/names.ts';
+import { noOptions } from '../../controller/model/options.ts';
+import type { Transfer } from '../../plugin/cluster/ports.ts';
+import { createCarriers } from '../../plugin/peer/carrier.ts';
+import { openChannel } from '../../plugin/peer/channel.ts';
+import { createShutDoors } from '../../plugin/peer/door.ts';
+import { lendSocket } from '../../plugin/storage/lend-socket.ts';
+import { createMemory, type MemoryStorage } from '../../plugin/storage/memory.ts';
+import type { Storage } from '../../plugin/storage/storage.ts';
+import {
+  carrierScript,
+  filesOf,
+  type PeerPair,
+  type PeerPairOptions,
+  receiver,
+  sender,
+  startBadLine,
+  startPeerPair,
+} from '../support/peer-pair.ts';
+import { rejects } from '../support/refuses.ts';
+import { makeResumable } from '../support/resumable-memory.ts';
+import { until } from '../support/until.ts';
+
+const never = new AbortController().signal;
+const id = parseDatasetId('db.00000001');
+const mebi = 1024 * 1024;
+const limits = { stallMs: 5_000, beatMs: 50, storageMs: 10_000 };
+const doc: VolumeDoc = {
+  ...{ id, name: parseVolumeName('db'), createdAtMs: 1, options: noOptions, owner: sender },
+  ...{ epoch: 1, replicas: [], revision: 1, trashed: null },
+};
+const create = {
+  ...{ quotaBytes: null, compression: null, recordSizeBytes: null, mode: null, uid: null, gid: null },
+  ...{ properties: {}, stamp: '{}' },
+};
+
+describe('large streams between nodes', () => {
+  let here: MemoryStorage;
+  let there: MemoryStorage;
+  let pair: PeerPair;
+  /** Before the port that they are brought to. */
+  let line: Awaited<ReturnType<typeof startBadLine>>;
+  /** Before the port where they are agreed on. */
+  let control: Awaited<ReturnType<typeof startBadLine>>;
+
+  async function start(options: Partial<PeerPairOptions> = {}): Promise<void> {
+    pair = await startPeerPair({ from: here, to: there, limits, carriedBytes: mebi, ...options });
+    control = await startBadLine(pair.at);
+    pair.at = control.at;
+    const doorAt = { address: '127.0.0.1', port: 0 };
+    line = await startBadLine(doorAt);
+    const { expect } = pair.door;
+    Object.assign(pair.door, {
+      expect: async (...args: Parameters<typeof expect>) => {
+        const guest = await expect(...args);
+        if (guest === null) return null;
+        doorAt.port = guest.port;
+        return { ...guest, port: line.at.port };
+      },
+    });
+  }
+
+  async function stop(): Promise<void> {
+    for (const each of [line, control]) each.close();
+    await pair.dispose();
+  }
+
+  beforeEach(async () => {
+    const parts = { nowMs: () => Date.now(), randomHex: (digits: number) => randomBytes(digits / 2).toString('hex') };
+    here = createMemory(parts);
+    there = createMemory(parts);
+    for (const storage of [here, there]) await storage.makePool(2 ** 31);
+    await here.create(id, create);
+  });
+  afterEach(stop);
+
+  async function write(name: string, bytes: number, from: string | null = null): Promise<Transfer> {
+    await here.content.write(id, name, randomBytes(bytes));
+    const to = parseSnapshotName(name);
+    const { identity } = await here.snapshot(id, to);
+    return { doc, to, toIdentity: identity, from: from === null ? null : parseSnapshotName(from) };
+  }
+
+  async function sameAs(name: string): Promise<void> {
+    assert.equal((await there.snapshots(id)).at(-1)?.name, name);
+    assert.ok((await there.content.read(id, name))?.equals((await here.content.read(id, name)) ?? Buffer.alloc(0)));
+  }
+
+  async function nothingLeft(): Promise<void> {
+    await until('no carrier is left', 5_000, async () => ((await carriersOf()).length === 0 ? true : undefined));
+    assert.deepEqual(await filesOf(`${pair.folder}/partials`), []);
+    assert.deepEqual(await filesOf(`${pair.folder}/channels`), []);
+  }
+
+  /** Returns when both sides are done with it. */
+  async function fails(transfer: Transfer, code = 'node-unreachable'): Promise<FlockError> {
+    const before = pair.received;
+    const error = await rejects(pair.send(transfer), code as 'node-unreachable');
+    await until('the receiver has given up', 8_000, () => (pair.received > before ? true : undefined));
+    return error;
+  }
+
+  it('go by carriers; small ones and increments do not', async () => {
+    await start();
+    const told: number[] = [];
+    await pair.send(await write('s1', 40 * mebi), never, (bytes) => told.push(bytes));
+    await sameAs('s1');
+    assert.ok(line.passed > 40 * mebi, `${line.passed} bytes`);
+    assert.ok(control.passed < mebi);
+    assert.ok((told.at(-1) ?? 0) > 40 * mebi, String(told));
+    line.passed = 0;
+    await pair.send(await write('s2', 5 * mebi, 's1'));
+    await sameAs('s2');
+    await there.destroy(id);
+    await here.destroy(id);
+    await here.create(id, create);
+    await pair.send(await write('s3', 1000));
+    await sameAs('s3');
+    assert.equal(line.passed, 0);
+    await nothingLeft();
+  });
+
+  it('are encrypted, by a key that is another one each time', async () => {
+    await start();
+    const marker = Buffer.alloc(2 * mebi, 'a marker that is found ');
+    const seen: Buffer[] = [];
+    const { port } = line.at;
+    const spy = createServer((near) => near.on('data', (chunk) => seen.push(chunk)).on('error', () => undefined));
+    spy.listen(0, '127.0.0.1');
+    await once(spy, 'listening');
+    const { expect } = pair.door;
+    Object.assign(pair.door, {
+      expect: async (...args: Parameters<typeof expect>) => {
+        const guest = await expect(...args);
+        return guest === null ? null : { ...guest, port: (spy.address() as { port: number }).port };
+      },
+    });
+    assert.notEqual(port, 0);
+    await here.content.write(id, 's1', marker);
+    const { identity } = await here.snapshot(id, parseSnapshotName('s1'));
+    const stopping = new AbortController();
+    const sending = pair.send({ doc, to: parseSnapshotName('s1'), toIdentity: identity, from: null }, stopping.signal);
+    sending.catch(() => undefined);
+    await until('something has come', 5_000, () => (seen.length > 0 ? true : undefined));
+    stopping.abort(new FlockError('caller-gone', 'seen enough'));
+    await rejects(sending, 'caller-gone');
+    spy.close();
+    assert.ok(!Buffer.concat(seen).includes('a marker'));
+  });
+
+  it('survive a cut, a changed byte and a silent line, and then arrive', async () => {
+    await start({ limits: { stallMs: 1_500, beatMs: 50, storageMs: 3_000 } });
+    const transfer = await write('s1', 12 * mebi);
+    const again = async () => {
+      // Or the next one would be compared with it, through the plugin.
+      await pair.partials.remove(id);
+      if (await there.exists(id)) await there.destroy(id);
+    };
+    for (const kind of ['cut', 'corrupt', 'stall'] as const)
+      for (const at of [100, 5 * mebi]) {
+        line.passed = 0;
+        line.fault = { kind, at };
+        // Both nodes answer: what stands still may as well be the storage.
+        await fails(transfer, kind === 'stall' ? 'storage-failed' : 'node-unreachable');
+        await again();
+      }
+    for (const kind of ['cut', 'corrupt', 'stall'] as const) {
+      line.passed = 0;
+      line.fault = { kind: 'stall', at: 5 * mebi };
+      const failing = fails(transfer);
+      failing.catch(() => undefined);
+      await until('it is carried', 5_000, () => (line.passed > 5 * mebi ? true : undefined));
+      control.fault = { kind, at: control.passed };
+      await failing;
+      await again();
+    }
+    await pair.send(transfer);
+    await sameAs('s1');
+    await nothingLeft();
+  }).timeout(60_000);
+
+  it('go on where they were cut, from the spool', async () => {
+    await start();
+    const transfer = await write('s1', 12 * mebi);
+    line.fault = { kind: 'cut', at: 6 * mebi };
+    await fails(transfer);
+    const spooled = await pair.partials.spooled(id);
+    assert.ok(spooled > 3 * mebi, String(spooled));
+    line.passed = control.passed = 0;
+    await pair.send(transfer);
+    assert.ok(line.passed + control.passed < 9 * mebi, `${line.passed + control.passed} bytes were sent again`);
+    await sameAs('s1');
+    await nothingLeft();
+  });
+
+  it('do without a spool where there is no room', async () => {
+    await start({ freeBytes: () => 0 });
+    const transfer = await write('s1', 6 * mebi);
+    line.fault = { kind: 'cut', at: 4 * mebi };
+    await fails(transfer);
+    assert.equal(await pair.partials.spooled(id), 0);
+    await pair.send(transfer);
+    await sameAs('s1');
+  });
+
+  it('go on with the token of a storage that has such', async () => {
+    const from = makeResumable(here);
+    const to = makeResumable(there);
+    await start({ from, to });
+    const transfer = await write('s1', 6 * mebi);
+    line.fault = { kind: 'cut', at: 4 * mebi };
+    await fails(transfer);
+    line.passed = 0;
+    await pair.send(transfer);
+    assert.equal(from.resumed, 1);
+    assert.ok(line.passed > 0 && line.passed < 4 * mebi, `${line.passed} bytes were sent again`);
+    await sameAs('s1');
+    await nothingLeft();
+  });
+
+  it('say why the receiver or the sender fails, and leave nothing', async () => {
+    const to: Storage = {
+      ...there,
+      async receive() {
+        await until('some bytes have come', 5_000, () => (line.passed > 100_000 ? true : undefined));
+        throw new FlockError('pool-full', 'no more');
+      },
+    };
+    await start({ to });
+    const transfer = await write('s1', 20 * mebi);
+    assert.match((await fails(transfer, 'pool-full')).message, /node node-2: no more/);
+    await nothingLeft();
+    await stop();
+    await start({
+      from: { ...here, send: () => Promise.reject(new FlockError('storage-daemon-down', 'it died')) },
+    });
+    await fails(transfer, 'storage-daemon-down');
+    assert.equal(await there.exists(id), false);
+    await until('no carrier is left', 5_000, async () => ((await carriersOf()).length === 0 ? true : undefined));
+  });
+
+  it('break when a carrier is killed on either side, and stop when the caller does', async () => {
+    await start();
+    const transfer = await write('s1', 12 * mebi);
+    for (const index of [0, 1]) {
+      line.passed = 0;
+      line.fault = { kind: 'stall', at: 6 * mebi };
+      const sending = fails(transfer);
+      const found = await until('both carry', 8_000, async () => {
+        const pids = await carriersOf();
+        return line.passed > 6 * mebi && pids.length === 2 ? pids : undefined;
+      });
+      process.kill(found[index] ?? 0, 'SIGKILL');
+      assert.match((await sending).message, /carrying the stream failed|broke|hung up|closed/);
+    }
+    await pair.partials.remove(id);
+    for (const limit of [0, 2 * mebi]) {
+      const stopping = new AbortController();
+      const sending = pair.send(transfer, stopping.signal);
+      const reason = new FlockError('caller-gone', 'enough');
+      if (limit > 0) await until('it has begun', 8_000, () => (line.passed > limit ? true : undefined));
+      stopping.abort(reason);
+      await rejects(sending, 'caller-gone').catch((error: unknown) => {
+        if (limit === 0) throw error;
+      });
+      line.passed = 0;
+    }
+    await until('no carrier is left', 5_000, async () => ((await carriersOf()).length === 0 ? true : undefined));
+  }).timeout(60_000);
+
+  it('go through the plugin where the port is not reached, and do not ask again at once', async () => {
+    await start();
+    const { expect } = pair.door;
+    let asked = 0;
+    Object.assign(pair.door, {
+      expect: async (...args: Parameters<typeof expect>) => {
+        asked += 1;
+        const guest = await expect(...args);
+        return guest === null ? null : { ...guest, port: 1 };
+      },
+    });
+    const transfer = await write('s1', 2 * mebi);
+    await pair.send(transfer);
+    await sameAs('s1');
+    await there.destroy(id);
+    await pair.send(transfer);
+    await sameAs('s1');
+    assert.equal(asked, 1);
+    await nothingLeft();
+    let now = 0;
+    const doors = createShutDoors(() => now);
+    doors.add(receiver);
+    assert.ok(doors.has(receiver) && !doors.has(sender));
+    now = 11 * 60_000;
+    assert.ok(!doors.has(receiver));
+  });
+
+  it('go through the plugin where as many carriers as may be are at work, or there is a limit', async () => {
+    await start({ carriersMax: 1 });
+    const transfer = await write('s1', 2 * mebi);
+    // The pair shares them: the sender has the only one.
+    await pair.send(transfer);
+    await sameAs('s1');
+    assert.equal(line.passed, 0);
+    await there.destroy(id);
+    await stop();
+    await start();
+    pair.settings.bytesPerSecond = 100 * mebi;
+    await pair.send(transfer);
+    assert.equal(line.passed, 0);
+    pair.settings.bytesPerSecond = null;
+    await there.destroy(id);
+    await pair.send(transfer);
+    assert.ok(line.passed > 2 * mebi);
+    await nothingLeft();
+  });
+
+  /** This process's children. */
+  async function carriersOf(): Promise<readonly number[]> {
+    const pids = (await readdir('/proc')).map(Number).filter(Number.isInteger);
+    const found = await Promise.all(
+      pids.map(async (pid) => {
+        const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+        const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+        const [, parent] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+        return Number(parent) === process.pid && command.includes('carrier-process') ? [pid] : [];
+      }),
+    );
+    return found.flat();
+  }
+});
+
+describe('a carrier', () => {
+  const carriers = createCarriers({ script: carrierScript });
+  const key = 'a1'.repeat(32);
+  const other = 'b2'.repeat(32);
+
+  /** Two ends of a TCP connection. */
+  async function connection(): Promise<{ readonly near: Socket; readonly far: Socket; close(): void }> {
+    const { connect } = await import('node:net');
+    const server = createServer({ pauseOnConnect: true, allowHalfOpen: true });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const near = connect({ port: (server.address() as { port: number }).port, host: '127.0.0.1', allowHalfOpen: true });
+    near.pause();
+    const [[far]] = await Promise.all([once(server, 'connection'), once(near, 'connect')]);
+    server.close();
+    for (const socket of [near, far as Socket]) socket.on('error', () => undefined);
+    return {
+      near,
+      far: far as Socket,
+      close() {
+        near.destroy();
+        (far as Socket).destroy();
+      },
+    };
+  }
+
+  it('refuses who has another key, or shows a certificate, or speaks no TLS', async () => {
+    const folder = `/tmp/flock-carrier-${process.pid}`;
+    const run = async (role: 'send' | 'receive', at: Socket, theirs: string) => {
+      const channel = await openChannel(folder);
+      const carrier = carriers.claim();
+      assert.ok(carrier !== null);
+      try {
+        if (role === 'send') await channel.lend(async () => channel.finish());
+        await lendSocket(at, (fd) =>
+          lendSocket(channel.stream, (command) =>
+            carrier.carry({ role, key: theirs, command, connection: fd, spool: null }, () => undefined, never),
+          ),
+        );
+      } finally {
+        channel.close();
+        carrier.release();
+      }
+    };
+    for (const theirs of [key, other]) {
+      const { near, far, close } = await connection();
+      const both = await Promise.allSettled([run('send', near, key), run('receive', far, theirs)]);
+      assert.deepEqual(
+        both.map(({ status }) => status),
+        theirs === key ? ['fulfilled', 'fulfilled'] : ['rejected', 'rejected'],
+      );
+      close();
+    }
+    const { near, far, close } = await connection();
+    const receiving = run('receive', far, key);
+    near.write('GET / HTTP/1.1\r\n\r\n');
+    await rejects(receiving, 'node-unreachable');
+    close();
+    const again = await connection();
+    const admitting = run('receive', again.far, key);
+    const client = connectTls({ socket: again.near, rejectUnauthorized: false });
+    client.on('error', () => undefined);
+    await rejects(admitting, 'node-unreachable');
+    again.close();
+  }).timeout(30_000);
+});
