@@ -42,7 +42,9 @@ export async function receiveSnapshot(parts: ReceiveParts, socket: TLSSocket, pe
     failed.abort(new FlockError('node-unreachable', `nothing came from node ${peer} for ${limits.stallMs} ms`)),
   );
   const stuck = createWatch(limits.storageMs, () =>
-    failed.abort(new FlockError('storage-failed', `nothing of the stream went to the storage for ${limits.storageMs} ms`)),
+    failed.abort(
+      new FlockError('storage-failed', `nothing of the stream went to the storage for ${limits.storageMs} ms`),
+    ),
   );
   const touch = () => {
     watch.touch();
@@ -115,7 +117,7 @@ async function take(parts: ReceiveParts, incoming: Incoming, receive: Receive): 
     if (isUnfit(error)) await giveUp(parts, header);
     else if (resumableReceive) {
       if ((await storage.resumeToken(id)) === null) await partials.remove(id);
-    } else if (!signal.aborted && !hasCode(error, 'stream-invalid')) await partials.remove(id);
+    } else if (!signal.aborted && !hasCode(error, 'stream-invalid', 'node-unreachable')) await partials.remove(id);
     throw error;
   }
 }

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import { FlockError, messageOf } from '../../controller/model/errors.ts';
 import type { NodeName } from '../../controller/model/names.ts';
@@ -118,7 +119,10 @@ export async function takeCarried(
       })
       .catch((error: unknown) => over.abort(error))
       .finally(() => direct.destroy());
-    return await channel.lend((descriptor) => receive(descriptor, either));
+    const received = await channel.lend((descriptor) => receive(descriptor, either));
+    // The storage knows the end from the stream itself, and may be faster than the connection is taken down.
+    await Promise.race([carrying.catch(() => undefined), sleep(lingerMs, undefined, { ref: false })]);
+    return received;
   } catch (error) {
     throw either.aborted ? either.reason : error;
   } finally {
@@ -129,6 +133,7 @@ export async function takeCarried(
 }
 
 const keyBytes = 32;
+const lingerMs = 2_000;
 
 async function listen(
   socket: TLSSocket,
