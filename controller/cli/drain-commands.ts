@@ -1,6 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Command } from 'commander';
+import { z } from 'zod';
+import { stashView } from '../model/api.ts';
 import { type DrainNodeView, drainNodeView } from '../model/controller-api.ts';
+import { messageOf } from '../model/errors.ts';
 import { formatDuration, parseDuration } from '../model/quantity.ts';
 import { CliError, path } from './client.ts';
 import { insist, interruptedStatus, onInterrupt } from './following.ts';
@@ -29,11 +32,9 @@ export function addDrainCommands(node: Command, session: () => Session): void {
         asked.print(begun, () => formatDrain(begun));
         return;
       }
-      const ended = await follow(asked, name, limitMs);
-      asked.print(
-        ended,
-        () => `${name} is drained: it may be rebooted or removed. "flockctl node undrain ${name}" has it used again.\n`,
-      );
+      const seen = await follow(asked, name, limitMs);
+      const ended = { ...seen, stays: [...seen.stays, ...(await stashesOn(asked, name))] };
+      asked.print(ended, () => formatDrained(ended));
     });
 
   node
@@ -94,6 +95,27 @@ async function follow(
   }
 }
 
+/** What a node keeps of writes that did not survive a change of owner. Only it knows of them. */
+async function stashesOn({ client }: Session, name: string): Promise<readonly string[]> {
+  try {
+    const stashes = await client.get('/v1/stashes', z.array(stashView));
+    return stashes.filter(({ node }) => node === name).map(({ id, volume }) => `stash ${id} of ${volume}`);
+  } catch (error) {
+    return [`stashes, which could not be asked for: ${messageOf(error)}`];
+  }
+}
+
+/** Pure. */
+export function formatDrained({ node, stays }: DrainNodeView): string {
+  const used = `"flockctl node undrain ${node}" has it used again.\n`;
+  if (stays.length === 0) return `${node} is drained: it may be rebooted or removed. ${used}`;
+  const shown = stays.slice(0, staysShown).map((what) => `  ${what}\n`);
+  const more = stays.length > staysShown ? `  and ${stays.length - staysShown} more\n` : '';
+  return `${node} is drained: it may be rebooted. ${used}Before "flockctl node rm", or it is gone with the host:\n${shown.join('')}${more}`;
+}
+
+const staysShown = 20;
+
 /** So long nothing has changed, and nothing is on its way. */
 const stuckMs = 30_000;
 
@@ -106,12 +128,13 @@ export function isStuck({ containers, volumes, copies, problems }: DrainNodeView
   return copies.length > 0 ? haveCopiesNoPlace : all.some(({ state }) => state.startsWith('blocked'));
 }
 
-function linesOf({ containers, volumes, copies, problems }: DrainNodeView): readonly string[] {
+function linesOf({ containers, volumes, copies, problems, stays }: DrainNodeView): readonly string[] {
   return [
     ...containers.map(({ name, state }) => `container ${name}: ${state}`),
     ...volumes.map(({ name, state }) => `volume ${name}: ${state}`),
     ...(copies.length === 0 ? [] : [`copies to be made elsewhere: ${copies.join(', ')}`]),
     ...problems.map((problem) => `! ${problem}`),
+    ...stays.filter((what) => !what.startsWith('container ')).map((what) => `stays: ${what}`),
   ];
 }
 

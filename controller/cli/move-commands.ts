@@ -25,7 +25,7 @@ export function addMoveCommands(program: Command, session: () => Session): void 
     .argument('<service>', "a service's or container's name, or a container's id")
     .argument('<node>')
     .option('--dry-run', 'say what would happen and what would be sent')
-    .option('--timeout <duration>', 'how long requests may wait, 5s to 2m', '30s')
+    .option('--timeout <duration>', 'how long the pause may last, 5s to 2m; no request waits longer than 30s', '30s')
     .option('--drain <duration>', 'how much of that for requests that run already; at most half of it')
     .option('--copy-timeout <duration>', 'how long to send before anything is stopped', '24h')
     .option('--detach', 'begin it and do not wait')

@@ -77,7 +77,9 @@ export const drainNodeView = z.object({
   /** Copies of other nodes' volumes that have to be made elsewhere. */
   copies: z.array(z.string()),
   problems: z.array(z.string()),
-  /** Nothing is left: the node may be rebooted or removed. */
+  /** What a drain leaves there: no reason against a reboot, but against "node rm". */
+  stays: z.array(z.string()).default([]),
+  /** Nothing has to leave any more: the node may be rebooted. */
   done: z.boolean(),
 });
 export type DrainNodeView = z.infer<typeof drainNodeView>;

@@ -100,9 +100,10 @@ export function viewDrain(
         ...(doc?.draining === true ? copyProblems(copied, facts) : []),
         ...told.problems,
       ]),
-      ...(trashed === 0
-        ? []
-        : [`${trashed} removed ${trashed === 1 ? 'volume stays' : 'volumes stay'} in the trash of ${node}`]),
+    ],
+    stays: [
+      ...resting.map(({ name }) => `container ${name}, which is stopped`),
+      ...(trashed === 0 ? [] : [`${trashed} removed ${trashed === 1 ? 'volume' : 'volumes'} in its trash`]),
     ],
     done: running.length === 0 && owned.length === 0 && copied.length === 0,
   };

@@ -7,6 +7,7 @@ import { findAsked, groupOf } from './move-group.ts';
 import { type NodeName, quote } from './names.ts';
 import { nearNames } from './near-names.ts';
 import { meetsConditions, type PlacementNode } from './node-index.ts';
+import { heldMsMax } from './proxy-api.ts';
 import { formatDuration } from './quantity.ts';
 import type { WorkloadDoc, WorkloadVolume } from './workload.ts';
 
@@ -220,6 +221,14 @@ function stopObstacles(workloads: readonly WorkloadDoc[], { pauseMs }: MoveLimit
       `container ${name} may take ${formatDuration(stopMs)} to stop, and the pause is ${formatDuration(pauseMs)}: ${way}`,
     ];
   });
+}
+
+/** What is no reason against it, and would surprise. */
+export function planWarnings({ services, limits }: MovePlan): readonly string[] {
+  if (services.length === 0 || limits.pauseMs <= heldMsMax) return [];
+  return [
+    `the pause may last ${formatDuration(limits.pauseMs)}, but no request waits longer than ${formatDuration(heldMsMax)}: those that would are answered with 503`,
+  ];
 }
 
 export function volumeObstacles(

@@ -165,6 +165,8 @@ export type ProxyStatusView = z.infer<typeof proxyStatusView>;
 export const routeBody = z.strictObject({ route: z.string(), force: z.boolean().default(false) });
 export const linkBody = z.strictObject({ container: z.string(), link: z.string(), force: z.boolean().default(false) });
 
+/** How long one request or connection waits, however long the pause is: clients have given up by then. */
+export const heldMsMax = 30_000;
 /** A pause that is longer would keep clients waiting that have given up. */
 export const pauseMsMax = 120_000;
 const acknowledgeMs = 10_000;

@@ -6,7 +6,7 @@ import { viewDrain } from '../model/drain.ts';
 import { FlockError, hasCode } from '../model/errors.ts';
 import { type EventDoc, eventKeys, eventSchema } from '../model/events.ts';
 import { canAbort, type MoveDoc, type MoveLimits, moveLimitsDefault } from '../model/move.ts';
-import { type MovePlan, nodeNotFound, planMove } from '../model/move-plan.ts';
+import { type MovePlan, nodeNotFound, planMove, planWarnings } from '../model/move-plan.ts';
 import { publishedBy } from '../model/published-ports.ts';
 import { param, parseBody } from '../server/problems.ts';
 import type { Store } from '../store/store.ts';
@@ -141,7 +141,7 @@ function viewPlan(
     }),
     services: [...services],
     obstacles: [...new Set([...obstacles, ...(seen.obstacles ?? [])])],
-    warnings: [...seen.warnings],
+    warnings: [...planWarnings(plan), ...seen.warnings],
   };
 }
 

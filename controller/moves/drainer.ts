@@ -103,9 +103,10 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
   }
 
   function tellEnd(facts: DrainFacts): void {
-    const { done } = viewDrain(node, facts, { startedAtMs: null, problems: [] });
+    const { done, stays } = viewDrain(node, facts, { startedAtMs: null, problems: [] });
+    const rest = stays.length === 0 ? '' : `; what stays there: ${stays.join(', ')}`;
     if (done && wasDone === false)
-      events.tell('drain-done', node, `nothing is left on ${node}: it may be rebooted or removed`);
+      events.tell('drain-done', node, `nothing has to leave ${node} any more: it may be rebooted${rest}`);
     wasDone = done;
   }
 

@@ -1,3 +1,5 @@
+import { heldMsMax } from '../../controller/model/proxy-api.ts';
+
 /** Everything in a gate that could grow or last has its bound here. */
 export type GateLimits = {
   /** Requests and connections that one paused service may hold. */
@@ -44,7 +46,7 @@ export const defaultLimits: GateLimits = {
   heldCountMax: 10_000,
   heldBytesMax: 64 * 1024 * 1024,
   heldBodyBytesMax: 64 * 1024,
-  heldMsMax: 30_000,
+  heldMsMax,
   pauseMsMax: 120_000,
   releasedMax: 256,
   releaseSlotMsMax: 1_000,

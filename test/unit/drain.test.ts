@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { isStuck } from '../../controller/cli/drain-commands.ts';
+import { formatDrained, isStuck } from '../../controller/cli/drain-commands.ts';
 import { type DrainFacts, decideDrain, viewDrain } from '../../controller/model/drain.ts';
 import { type MoveDoc, moveIdSchema } from '../../controller/model/move.ts';
 import { limitsFor } from '../../controller/model/move-plan.ts';
@@ -154,7 +154,15 @@ describe('draining a node', () => {
     const trashed = volumeDoc('old', 'n1', { trashed: { removedAtMs: 1, expiresAtMs: 2 } });
     const empty = viewed({ volumes: [trashed, volumeDoc('data', 'n2', { replicas: ['n3'] })] });
     assert.ok(empty.done);
-    assert.match(empty.problems.join(), /1 removed volume stays in the trash of n1/);
+    assert.deepEqual([empty.problems, empty.stays], [[], ['1 removed volume in its trash']]);
+    const rested = viewed({ workloads: [workload('old', 'n1', { wanted: 'stopped' })] });
+    assert.deepEqual([rested.done, rested.stays], [true, ['container old, which is stopped']]);
+    assert.match(formatDrained({ ...empty, stays: [] }), /may be rebooted or removed/);
+    const said = formatDrained({ ...empty, stays: Array.from({ length: 25 }, (_, index) => `stash ${index} of db`) });
+    assert.match(
+      said,
+      /may be rebooted\.[\s\S]*Before "flockctl node rm", or it is gone[\s\S]*stash 19 of db\n {2}and 5 more/,
+    );
     assert.equal(
       viewed({ workloads: [web], volumes, moves: [moveOf(web)] }).containers[0]?.state,
       'moving: to n2, preparing',

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { moveLimitsDefault } from '../../controller/model/move.ts';
-import { drainMsOf, type PlanFacts, planMove } from '../../controller/model/move-plan.ts';
+import { drainMsOf, type PlanFacts, planMove, planWarnings } from '../../controller/model/move-plan.ts';
 import { chooseTarget, chooseVolumeTarget } from '../../controller/model/move-target.ts';
 import { containerId, facts, planNode, volumeDoc, workload } from '../support/move-documents.ts';
 import { gibi } from '../support/placement-nodes.ts';
@@ -172,6 +172,13 @@ describe('the plan of a move', () => {
       assert.match(obstacles[0] ?? '', pattern);
     });
   }
+
+  it('warns of a pause that is longer than a request waits', () => {
+    const asked = (pauseMs: number) => planWarnings(plan({}, 'web', 'n2', { pauseMs }));
+    assert.deepEqual(asked(30_000), []);
+    assert.match(asked(60_000).join(), /may last 1m, but no request waits longer than 30s/);
+    assert.deepEqual(planWarnings({ ...plan({}, 'web', 'n2', { pauseMs: 60_000 }), services: [] }), []);
+  });
 
   it('has nothing against other ports, addresses and protocols, nor what does not run or may have any port', () => {
     const web = workload('web', 'n1', { spec: publishing('80/tcp', '8080', '10.0.0.1') });

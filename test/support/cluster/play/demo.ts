@@ -131,7 +131,7 @@ async function play(cluster: Cluster): Promise<void> {
 ${pauses.length} moves: ${moved.done} requests, ${colored(moved.failed === 0 ? 32 : 31, `${moved.failed} failed`)}; the longest took ${longest} ms
 new requests waited ${sorted[Math.floor(sorted.length / 2)]} ms in the middle of all moves, ${sorted.at(-1)} ms at most
 a host killed: served again after ${backSeconds} s; ${all.failed - moved.failed} requests failed until then
-${twice} requests were done twice; ${faults.length - twice} of the last ones before the kill had not been copied yet and are in a stash`);
+${twice} requests were done twice; ${faults.length - twice} of the last ones before the kill had not been copied yet: they are on its disk, and in a stash when it is back`);
 }
 
 await runProgram(async () => {
