@@ -5,7 +5,7 @@ import { runSeeds } from './seeds.ts';
 
 const seedsOfTest = 1_000;
 /** A seed of the controllers takes five times as long. */
-const seedsOf = { plugins: 10_000, controllers: isShort ? 500 : 2_000 };
+const seedsOf = { plugins: 10_000, controllers: isShort ? 1_000 : 2_000 };
 const first = Number(process.env['FROM'] || 1);
 
 for (const simulation of ['plugins', 'controllers'] as const) {
