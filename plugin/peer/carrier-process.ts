@@ -5,7 +5,7 @@ import { spareBytes } from './free-space.ts';
 
 /**
  * Carries one stream between a storage's command and another node's carrier, encrypted. It waits for its pipes as a command does, and there
- * are no other streams, no garbage and no timers in it: encryption takes a fraction of what it takes in the plugin, and does not hold it up.
+ * are no other streams and hardly any garbage in it: encryption takes a fraction of what it takes in the plugin, and does not hold it up.
  *
  *     stdin (sending) or stdout (receiving): the command; 3: the connection; 4: the spool, if there is one
  *
@@ -30,6 +30,9 @@ const turnBytes = 4 * 1024 * 1024;
 const tellMs = 250;
 /** How often the space beside the spool is looked at. */
 const checkBytes = 64 * 1024 * 1024;
+
+/** What a receiver says when it may begin. */
+const ready = Buffer.from('.');
 
 let passed = 0;
 
@@ -70,6 +73,7 @@ function enter(key: string, whenSecure: Secure, end: (error: Error) => void): vo
   const socket = connect({
     ...secured,
     socket: connection(),
+    rejectUnauthorized: true,
     pskCallback: () => ({ psk: Buffer.from(key, 'hex'), identity: 'carrier' }),
     checkServerIdentity: () => new Error('it shows a certificate instead of having the key'),
   });
@@ -91,7 +95,8 @@ function send(socket: TLSSocket, end: (error?: Error) => void): void {
   let sinceTurn = 0;
   // The other side ends when it has all.
   socket.once('end', () => (socket.writableFinished ? end() : end(new Error('the other side has hung up'))));
-  socket.resume();
+  // The receiver's byte. Before it the handshake may not be over on its side, and reading the command would keep it from that.
+  socket.once('data', () => setImmediate(step));
   const step = () => {
     const bytes = readSync(command.read, buffer);
     if (bytes === 0) return void socket.end();
@@ -105,7 +110,6 @@ function send(socket: TLSSocket, end: (error?: Error) => void): void {
       setImmediate(step);
     });
   };
-  step();
 }
 
 function receive(socket: TLSSocket, spoolFolder: string | null, end: (error?: Error) => void): void {
@@ -120,6 +124,7 @@ function receive(socket: TLSSocket, spoolFolder: string | null, end: (error?: Er
     }
     setImmediate(() => socket.resume());
   };
+  socket.write(ready);
   socket.on('data', (chunk: Buffer) => {
     if (isSpooling) isSpooling = spool(chunk);
     writeAll(command.write, chunk);

@@ -1,5 +1,5 @@
-import { spawn } from 'node:child_process';
-import { FlockError } from '../../controller/model/errors.ts';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { FlockError, messageOf } from '../../controller/model/errors.ts';
 import type { Order, Passed } from './carrier-process.ts';
 
 /** Processes that carry large streams between nodes, encrypted: see carrier-process.ts. */
@@ -12,7 +12,7 @@ export type Carriers = {
 
 export type Carrier = {
   /**
-   * Resolves when all has been carried. The descriptors are the command's pipe, the connection and the spool; all stay open here.
+   * Resolves when the other side has ended, which it also does when it is cut off: a receiver asks the sender whether it was all. The descriptors are the command's pipe, the connection and the spool; all stay open here.
    * `onProgress`: bytes so far, four times a second. Throws `node-unreachable` when it fails, and the signal's reason.
    */
   carry(load: Load, onProgress: (bytes: number) => void, signal: AbortSignal): Promise<void>;
@@ -49,11 +49,20 @@ export function createCarriers({ script, max = carriersMax, bytesMin = bytesMinD
     claim() {
       if (free === 0) return null;
       free -= 1;
+      let uses = 1;
+      const leave = () => {
+        uses -= 1;
+        if (uses === 0) free += 1;
+      };
       let isClaimed = true;
       return {
-        carry: (load, onProgress, signal) => carry(script, load, onProgress, signal),
+        carry(load, onProgress, signal) {
+          uses += 1;
+          // A process that can't be ended still counts.
+          return carry(script, load, onProgress, signal).finally(leave);
+        },
         release() {
-          if (isClaimed) free += 1;
+          if (isClaimed) leave();
           isClaimed = false;
         },
       };
@@ -65,12 +74,23 @@ function carry(script: string, load: Load, onProgress: (bytes: number) => void, 
   const { role, key, command, connection, spool } = load;
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
+    const failed = (reason: string, cause?: unknown) =>
+      reject(
+        signal.aborted
+          ? signal.reason
+          : new FlockError('node-unreachable', `carrying the stream failed: ${reason}`, {}, { cause }),
+      );
     const [stdin, stdout] = role === 'send' ? [command, 'ignore' as const] : ['ignore' as const, command];
-    const child = spawn(process.execPath, [script], {
-      stdio: [stdin, stdout, 'pipe', connection, spool?.file ?? 'ignore', 'ipc'],
-      signal,
-      killSignal: 'SIGKILL',
-    });
+    let child: ChildProcess;
+    try {
+      child = spawn(process.execPath, [script], {
+        stdio: [stdin, stdout, 'pipe', connection, spool?.file ?? 'ignore', 'ipc'],
+        signal,
+        killSignal: 'SIGKILL',
+      });
+    } catch (error) {
+      return failed(messageOf(error), error);
+    }
     let stderr = '';
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       stderr = (stderr + text).slice(-stderrMax);
@@ -78,17 +98,20 @@ function carry(script: string, load: Load, onProgress: (bytes: number) => void, 
     let failure: string | null = null;
     child.on('error', (error) => {
       failure = error.message;
-      if (child.pid === undefined) fail();
+      if (child.pid === undefined) failed(error.message, error);
     });
     child.on('message', (passed: Passed) => onProgress(passed.bytes));
-    child.on('close', (code) => (code === 0 ? resolve() : fail(code)));
-    const fail = (code: number | null = null) => {
-      if (signal.aborted) return reject(signal.reason);
-      const said = stderr.trim().split('\n').at(-1) || (failure ?? `status ${code}`);
-      reject(new FlockError('node-unreachable', `carrying the stream failed: ${said}`));
-    };
+    child.on('close', (code, by) =>
+      code === 0 ? resolve() : failed(said(stderr) ?? failure ?? by ?? `status ${code}`),
+    );
     const order: Order = { role, key, spoolFolder: spool?.folder ?? null };
-    // One that has ended already says so itself.
-    child.send(order, () => undefined);
+    // One that has ended already says so itself, and one that was never started has no channel.
+    if (child.pid !== undefined) child.send(order, () => undefined);
   });
+}
+
+/** What a carrier says of itself is its last line; what Node says of one that has crashed is among others. */
+function said(stderr: string): string | null {
+  const lines = stderr.split('\n').filter((line) => line.trim() !== '' && !line.startsWith('Node.js v'));
+  return lines.findLast((line) => line.includes('Error')) ?? lines.at(-1) ?? null;
 }

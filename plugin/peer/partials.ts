@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type DatasetId, isDatasetId, parseSnapshotName } from '../../controller/model/names.ts';
@@ -19,7 +19,7 @@ export type Partials = {
   spooled(id: DatasetId): Promise<number>;
   /** To add to the spool, or to begin one: note and file are made when there is a first megabyte. Null: there is no room. */
   spool(id: DatasetId, stream: PartialCopy, isContinued: boolean): Promise<Spool | null>;
-  /** An empty file for a carrier to add to; null: there is no room. `file`: its descriptor. */
+  /** An empty file for a carrier to add to; null: there is no room, or it can't be made. `file`: its descriptor. */
   emptySpool(id: DatasetId, stream: PartialCopy): Promise<EmptySpool | null>;
   spoolPath(id: DatasetId): string;
   remove(id: DatasetId): Promise<void>;
@@ -73,12 +73,19 @@ export function createPartials(folder: string, { freeBytes = spareBytes }: Parti
       return await openSpool({ path: spoolPath(id), isContinued, onBegin, spareBytes: () => freeBytes(folder) });
     },
     async emptySpool(id, stream) {
-      await mkdir(folder, { recursive: true, mode: 0o700 });
-      if ((await freeBytes(folder)) < spoolRoomMin) return null;
-      const file = await open(spoolPath(id), 'w', 0o600);
-      // The note comes last: what was in the file was of another stream.
-      await begin(id, stream);
-      return { file: file.fd, folder, close: () => file.close() };
+      let file: FileHandle | null = null;
+      try {
+        await mkdir(folder, { recursive: true, mode: 0o700 });
+        if ((await freeBytes(folder)) < spoolRoomMin) return null;
+        file = await open(spoolPath(id), 'w', 0o600);
+        // The note comes last: what was in the file was of another stream.
+        await begin(id, stream);
+        const opened = file;
+        return { file: opened.fd, folder, close: () => opened.close() };
+      } catch {
+        await file?.close();
+        return null;
+      }
     },
     async sweep(nowMs) {
       for (const name of await readdir(folder).catch(() => [])) {

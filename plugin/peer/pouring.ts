@@ -52,9 +52,7 @@ export async function pour(
       socket.end();
       return;
     }
-    const direct = await enter({ ...door, address: socket.remoteAddress ?? '' }, signal).catch((error: unknown) => {
-      throw hasCode(error, 'node-unreachable') ? closedDoor(error) : error;
-    });
+    const direct = await enter({ ...door, address: socket.remoteAddress ?? '' }, signal);
     try {
       await unlessAborted(connection.go, signal);
       if (carried !== null && carrier !== null)
@@ -68,14 +66,14 @@ export async function pour(
     }
   } catch (error) {
     // The receiver's token is of another stream: nothing was written yet.
-    if (beginning?.kind === 'token' && hasCode(error, 'stream-invalid')) throw unfit(error.message);
+    if (beginning?.kind === 'token' && !signal.aborted && hasCode(error, 'stream-invalid')) throw unfit(error.message);
     throw error;
   }
 }
 
 /** From the storage's command to a carrier: no byte passes through this process. */
 async function handToCarrier(
-  { storage, folder }: PourParts,
+  { storage, folder, pacer }: PourParts,
   request: SendRequest | ResumedSend,
   way: { readonly carried: Carried; readonly carrier: Carrier; readonly direct: Socket },
   { socket, signal, touch }: Connection,
@@ -91,6 +89,7 @@ async function handToCarrier(
     if (bytes > passed) touch();
     passed = bytes;
     onProgress(bytes);
+    if (pacer.pieceBytes() !== null) ended.abort(limited());
   };
   try {
     const carrying = lendSocket(direct, (connection) =>
@@ -98,12 +97,17 @@ async function handToCarrier(
         carrier.carry({ role: 'send', key: carried.key, command, connection, spool: null }, progress, either),
       ),
     );
-    carrying.catch((error: unknown) => ended.abort(error));
+    carrying.catch((error: unknown) => {
+      if (either.aborted) return;
+      ended.abort(error);
+      // Over there it may look like the end, or like nothing at all; or the cause is there, and is told then.
+      say(socket, { sent: null });
+    });
     await channel.lend((descriptor) => storage.send(request, descriptor, either)).finally(() => channel.finish());
     await carrying;
     say(socket, { sent: passed });
   } catch (error) {
-    throw ended.signal.aborted ? ended.signal.reason : error;
+    throw either.aborted ? either.reason : error;
   } finally {
     ended.abort(new Error('the stream is over'));
     channel.close();
@@ -177,14 +181,31 @@ async function pipe(
   }
 }
 
+function limited(): FlockError {
+  return new FlockError('node-unreachable', 'there is a limit now: it goes on through the plugin', {
+    otherwise: 'limit',
+  });
+}
+
 function unfit(reason: string): FlockError {
   return new FlockError('stream-invalid', `it can not be gone on with: ${reason}`, { unfit: true });
 }
 
-function closedDoor(error: FlockError): FlockError {
-  return new FlockError(error.code, error.message, { ...error.facts, isClosedDoor: true }, { cause: error });
+/** Which way a stream was on when it failed: through the plugin (or not to be changed), to a door, through a carrier. */
+export type Way = 'here' | 'door' | 'carrier';
+
+/** Why a stream is to go another way the next time: its door or its carriers did not work, or there is a limit now. */
+export type Otherwise = 'door' | 'carrier' | 'limit';
+
+const otherwiseCodes = { door: ['node-unreachable'], carrier: ['node-unreachable', 'storage-failed'] } as const;
+
+/** The same error, marked if it may be of the way that the stream was on. */
+export function withOtherwise(error: unknown, way: Way): unknown {
+  if (way === 'here' || otherwiseOf(error) !== null || !hasCode(error, ...otherwiseCodes[way])) return error;
+  return new FlockError(error.code, error.message, { ...error.facts, otherwise: way }, { cause: error });
 }
 
-export function isClosedDoor(error: unknown): boolean {
-  return error instanceof FlockError && error.facts['isClosedDoor'] === true;
+export function otherwiseOf(error: unknown): Otherwise | null {
+  const why = error instanceof FlockError ? error.facts['otherwise'] : null;
+  return why === 'door' || why === 'carrier' || why === 'limit' ? why : null;
 }

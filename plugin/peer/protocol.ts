@@ -24,7 +24,7 @@ import type { Transfer } from '../cluster/ports.ts';
  * other port, waits for {"go":true}, and the bytes go there; both sides beat here meanwhile.
  *
  * - `carried`: large streams, from command to command through a carrier on each side (carrier-process.ts): TLS with a key that was told here.
- *   The sender's {"sent":bytes} says that this was all; a connection that is cut ends like one that is done.
+ *   The sender's {"sent":bytes} says that this was all (null: its carrier has failed); a connection that is cut ends like one that is done.
  * - `plain`: from command to command without encryption, where both nodes do without.
  *
  * The stream's own checks find what is damaged or cut short, TLS what is changed; nothing is acknowledged before the receiver has seen the
@@ -79,7 +79,7 @@ const replySchema = z.union([
   z.object({ go: z.literal(true) }),
   z.object({ beat: z.literal(true) }),
   z.object({ prefix: z.hex() }),
-  z.object({ sent: z.int().nonnegative() }),
+  z.object({ sent: z.int().nonnegative().nullable() }),
   z.object({ done: z.literal(true) }),
   z.object({ error: z.object({ code: z.string(), detail: z.string(), unfit: z.boolean().optional() }) }),
 ]);

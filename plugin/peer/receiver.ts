@@ -138,6 +138,7 @@ async function takeByAnyWay(
     const isOther = mayBeOther && (isPlain || carrier !== null);
     const guest = isOther ? await door.expect(socket.remoteAddress ?? '', signal) : null;
     if (guest === null) {
+      carrier?.release();
       if (isOther) log.warn({ event: 'transfer.door-taken', dataset: header.doc.id }, doorTaken);
       return await takeHere(parts, incoming, receive, what);
     }

@@ -6,7 +6,7 @@ import type { Transfer } from '../cluster/ports.ts';
 import type { Carrier, Carriers } from './carrier.ts';
 import type { PeerClient } from './client.ts';
 import type { ShutDoors } from './door.ts';
-import { type Connection, isClosedDoor, type PourParts, pour } from './pouring.ts';
+import { type Connection, otherwiseOf, type PourParts, pour, type Way, withOtherwise } from './pouring.ts';
 import {
   defaultLimits,
   encodeHeader,
@@ -33,10 +33,12 @@ type Wishes = Pick<Header, 'fresh' | 'plain' | 'carried'>;
 
 /** The receiver's reason may come after the broken pipe. */
 const refusalMs = 1_000;
+/** Longer where it is certain that there is one: a connection between carriers broke, and the one between the nodes did not. */
+const carrierRefusalMs = 15_000;
 
 /**
  * Sends a snapshot and returns when the receiver has verified it. `onProgress`: bytes of this stream so far, those included that the
- * receiver had of an earlier attempt; not called where the bytes don't pass through this process. Throws what either side threw,
+ * receiver had of an earlier attempt; not called for plain streams without a limit. Throws what either side threw,
  * `node-unreachable` for what is wrong with the connection, and the signal's reason.
  */
 export async function sendSnapshot(
@@ -49,16 +51,17 @@ export async function sendSnapshot(
   const isOpen = !parts.shutDoors.has(node);
   const carried = isOpen && (await isLarge(parts, transfer));
   let wishes: Wishes = { fresh: false, plain: isOpen && !parts.isEncrypted(), carried };
-  // Each kind of failure changes one wish, so there are three attempts at most.
+  // Each kind of failure changes one wish, so there are few attempts.
   for (;;) {
     try {
       return await attempt(parts, node, transfer, wishes, onProgress, signal);
     } catch (error) {
+      const why = otherwiseOf(error);
+      if (why === 'door' || why === 'carrier') parts.shutDoors.add(node);
       if (isUnfit(error) && !wishes.fresh) wishes = { ...wishes, fresh: true };
-      else if (isClosedDoor(error) && (wishes.plain || wishes.carried)) {
-        parts.shutDoors.add(node);
-        wishes = { ...wishes, plain: false, carried: false };
-      } else throw error;
+      else if (why === 'limit' && wishes.carried) wishes = { ...wishes, carried: false };
+      else if (why === 'door' && (wishes.plain || wishes.carried)) wishes = { ...wishes, plain: false, carried: false };
+      else throw error;
     }
   }
 }
@@ -86,10 +89,15 @@ async function attempt(
     ),
   );
   const aborted = () => failed.abort(signal.reason);
-  const broken = (error: unknown) =>
+  let isLineBroken = false;
+  const broken = (error: unknown) => {
+    isLineBroken ||= !failed.signal.aborted;
     failed.abort(new FlockError('node-unreachable', `the stream to node ${node} broke: ${messageOf(error)}`));
+  };
   const beats = createBeats(socket, beatMs);
   const carrier = wishes.carried ? parts.carriers.claim() : null;
+  let way: Way = 'here';
+  let own: unknown = null;
   try {
     // Whatever the storage's command still writes, nobody may be left to read it: see Storage.send.
     failed.signal.addEventListener('abort', () => socket.destroy(), { once: true });
@@ -101,8 +109,15 @@ async function attempt(
     socket.write(encodeHeader({ ...transfer, ...wishes, carried: carrier !== null }));
     const ready = await nextReply(socket, node, failed.signal, watch.touch);
     if (!('ready' in ready) || !isAsWished(ready.ready, wishes, carrier)) throw notUnderstood(node);
+    const isCarried = ready.ready.carried !== null;
+    if (!isCarried) carrier?.release();
+    if (isCarried || ready.ready.plain !== null) way = 'door';
     const go = Promise.withResolvers<void>();
-    const done = awaitDone(socket, node, failed.signal, { touch: watch.touch, onGo: go.resolve });
+    const onGo = () => {
+      way = isCarried ? 'carrier' : 'here';
+      go.resolve();
+    };
+    const done = awaitDone(socket, node, failed.signal, { touch: watch.touch, onGo });
     // A receiver may refuse in the middle: then the storage's command has to end.
     done.catch((error: unknown) => failed.abort(error));
     const connection = { socket, signal: failed.signal, touch: watch.touch, go: go.promise, beats, carrier };
@@ -112,13 +127,19 @@ async function attempt(
     );
     if (sending !== null) {
       // Its own reason counts, not the pipe that broke by it. It may also have all it needs already.
-      const isDone = await Promise.race([done.then(() => true), sleep(failed.signal.aborted ? 0 : refusalMs, false)]);
-      if (!isDone) throw sending.error;
+      const waitMs = failed.signal.aborted ? 0 : refusalMsOf(sending.error);
+      own = sending.error;
+      const isDone = await Promise.race([done.then(() => true), sleep(waitMs, false)]);
+      if (!isDone) throw own;
       return;
     }
     await done;
   } catch (error) {
-    throw failed.signal.aborted ? failed.signal.reason : error;
+    const reason: unknown = failed.signal.aborted ? failed.signal.reason : error;
+    if (signal.aborted || isLineBroken) throw reason;
+    // It refuses what we did not send for a reason of our own.
+    const isOwn = isUnfit(own) || (own !== null && hasCode(reason, 'node-unreachable'));
+    throw withOtherwise(isOwn ? own : reason, way);
   } finally {
     watch.stop();
     beats.stop();
@@ -126,6 +147,11 @@ async function attempt(
     signal.removeEventListener('abort', aborted);
     socket.destroy();
   }
+}
+
+function refusalMsOf(error: unknown): number {
+  if (otherwiseOf(error) === 'limit') return 0;
+  return hasCode(error, 'node-unreachable') ? carrierRefusalMs : refusalMs;
 }
 
 function createBeats(socket: TLSSocket, ms: number): Connection['beats'] {

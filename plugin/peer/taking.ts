@@ -86,14 +86,16 @@ export async function takeCarried(
   const key = randomBytes(keyBytes).toString('hex');
   const over = new AbortController();
   const either = AbortSignal.any([signal, over.signal]);
-  const spool = way.isSpooled ? await partials.emptySpool(header.doc.id, header) : null;
   const channel = await openChannel(folder);
+  const spool = way.isSpooled ? await partials.emptySpool(header.doc.id, header) : null;
   either.addEventListener('abort', channel.close, { once: true });
   say(socket, { ready: { beginning, plain: null, carried: { port, ticket, key } } });
   const sent = Promise.withResolvers<number>();
   const listening = listen(socket, peer, either, (message) => {
     alive();
-    if ('sent' in message) sent.resolve(message.sent);
+    if (!('sent' in message)) return;
+    if (message.sent === null) over.abort(cut());
+    else sent.resolve(message.sent);
   });
   listening.catch((error: unknown) => over.abort(error));
   let passed = 0;
@@ -113,8 +115,7 @@ export async function takeCarried(
     carrying
       .then(async () => {
         storageWork.isDue = true;
-        if ((await unlessAborted(sent.promise, either)) !== passed)
-          throw new FlockError('stream-invalid', 'the connection was cut before the stream had ended');
+        if ((await unlessAborted(sent.promise, either)) !== passed) throw cut();
         channel.stream.end();
       })
       .catch((error: unknown) => over.abort(error))
@@ -130,6 +131,10 @@ export async function takeCarried(
     channel.close();
     await spool?.close();
   }
+}
+
+function cut(): FlockError {
+  return new FlockError('node-unreachable', 'the connection was cut before the stream had ended');
 }
 
 const keyBytes = 32;

@@ -124,11 +124,12 @@ async function readExactly(size: number, source: number, signal: AbortSignal): P
 /** A command gets a socket blocking; here it is as Node has made it. Only sockets come to the pause. */
 async function whenReady<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
   for (;;) {
+    // Whoever has given up closes the descriptor, and what gets its number next is somebody else's.
+    signal.throwIfAborted();
     try {
       return await work();
     } catch (error) {
-      const isEarly = error instanceof Error && 'code' in error && error.code === 'EAGAIN';
-      if (!isEarly || signal.aborted) throw error;
+      if (!(error instanceof Error && 'code' in error && error.code === 'EAGAIN')) throw error;
     }
     await sleep(againMs);
   }

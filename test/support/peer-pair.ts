@@ -10,7 +10,7 @@ import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
 import type { Transfer } from '../../plugin/cluster/ports.ts';
 import { createCarriers } from '../../plugin/peer/carrier.ts';
 import { createPeerClient, type PeerClient } from '../../plugin/peer/client.ts';
-import { createDoor, createShutDoors, type Door } from '../../plugin/peer/door.ts';
+import { createDoor, type Door } from '../../plugin/peer/door.ts';
 import { createPacer, type Pacer } from '../../plugin/peer/pacing.ts';
 import { createPartials, type Partials } from '../../plugin/peer/partials.ts';
 import type { Limits } from '../../plugin/peer/protocol.ts';
@@ -25,6 +25,8 @@ export type PeerPair = {
   readonly client: PeerClient;
   readonly partials: Partials;
   readonly door: Door;
+  /** Nodes whose door the sender does not try (again). */
+  readonly shut: Set<NodeName>;
   /** Below it are channels and partials. */
   readonly folder: string;
   /** May be changed between streams. */
@@ -44,6 +46,7 @@ export type PeerPairOptions = {
   /** From when a stream is carried; default: none is. */
   readonly carriedBytes?: number;
   readonly carriersMax?: number;
+  readonly carrierScript?: string;
   readonly from: Storage;
   readonly to: Storage;
   readonly limits?: Limits;
@@ -93,6 +96,7 @@ export async function startPeerPair({
   options,
   carriedBytes = Number.POSITIVE_INFINITY,
   carriersMax = 4,
+  carrierScript: script = carrierScript,
 }: PeerPairOptions): Promise<PeerPair> {
   const folder = await mkdtemp(join(tmpdir(), 'flock-peers-'));
   const { one, two } = makeIdentities();
@@ -103,8 +107,9 @@ export async function startPeerPair({
   );
   const door = createDoor({ address: '127.0.0.1', port: 0, ticketMs: 2_000 });
   const pacer: Pacer = createPacer(() => settings.bytesPerSecond);
-  const carriers = createCarriers({ script: carrierScript, max: carriersMax, bytesMin: carriedBytes });
-  const shutDoors = createShutDoors();
+  const carriers = createCarriers({ script, max: carriersMax, bytesMin: carriedBytes });
+  const shut = new Set<NodeName>();
+  const shutDoors = { add: (node: NodeName) => void shut.add(node), has: (node: NodeName) => shut.has(node) };
   const common = { folder: join(folder, 'channels'), ...(limits === undefined ? {} : { limits }) };
   const server = await startPeerServer({
     identity: two,
@@ -130,6 +135,7 @@ export async function startPeerPair({
     client,
     partials,
     door,
+    shut,
     folder,
     settings,
     at: { address: '127.0.0.1', port: server.port },

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { writeSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
@@ -103,6 +105,7 @@ describe('large streams between nodes', () => {
   /** Returns when both sides are done with it. */
   async function fails(transfer: Transfer, code = 'node-unreachable'): Promise<FlockError> {
     const before = pair.received;
+    pair.shut.clear();
     const error = await rejects(pair.send(transfer), code as 'node-unreachable');
     await until('the receiver has given up', 8_000, () => (pair.received > before ? true : undefined));
     return error;
@@ -219,6 +222,8 @@ describe('large streams between nodes', () => {
     line.fault = { kind: 'cut', at: 4 * mebi };
     await fails(transfer);
     line.passed = 0;
+    assert.ok(pair.shut.has(receiver), 'for the connection broke while that between the nodes did not');
+    pair.shut.clear();
     await pair.send(transfer);
     assert.equal(from.resumed, 1);
     assert.ok(line.passed > 0 && line.passed < 4 * mebi, `${line.passed} bytes were sent again`);
@@ -264,6 +269,7 @@ describe('large streams between nodes', () => {
       await pair.partials.remove(id);
     }
     for (const limit of [0, 2 * mebi]) {
+      pair.shut.clear();
       const stopping = new AbortController();
       const sending = pair.send(transfer, stopping.signal);
       const reason = new FlockError('caller-gone', 'enough');
@@ -304,6 +310,88 @@ describe('large streams between nodes', () => {
     assert.ok(!doors.has(receiver));
   });
 
+  it('go through the plugin where something else answers at the port', async () => {
+    await start();
+    const other = createServer((socket) => socket.on('error', () => undefined).resume());
+    other.listen(0, '127.0.0.1');
+    await once(other, 'listening');
+    const { expect } = pair.door;
+    Object.assign(pair.door, {
+      expect: async (...args: Parameters<typeof expect>) => {
+        const guest = await expect(...args);
+        return guest === null ? null : { ...guest, port: (other.address() as { port: number }).port };
+      },
+    });
+    await pair.send(await write('s1', 2 * mebi));
+    await sameAs('s1');
+    assert.equal(line.passed, 0);
+    other.close();
+    await nothingLeft();
+  });
+
+  it('go through the plugin the next time where carriers can not be started', async () => {
+    await start({ carrierScript: '/nowhere/carrier.js' });
+    const transfer = await write('s1', 2 * mebi);
+    assert.match((await fails(transfer)).message, /carrying the stream failed: .*Cannot find module/);
+    assert.ok(pair.shut.has(receiver));
+    await pair.send(transfer);
+    await sameAs('s1');
+    await nothingLeft();
+  });
+
+  it('keep to a limit that is set meanwhile', async () => {
+    await start();
+    const transfer = await write('s1', 12 * mebi);
+    line.fault = { kind: 'stall', at: 5 * mebi };
+    const sending = pair.send(transfer);
+    await until('it is carried', 5_000, () => (line.passed > 5 * mebi ? true : undefined));
+    const before = line.passed;
+    pair.settings.bytesPerSecond = 50 * mebi;
+    await sending;
+    assert.ok(line.passed - before < 3 * mebi);
+    await sameAs('s1');
+    await nothingLeft();
+  });
+
+  it('tell the sender’s own reason, and the receiver’s though it comes late', async () => {
+    for (const bytes of [0, 300_000, 2 * mebi]) {
+      const from: Storage = {
+        ...here,
+        async send(_request, sink) {
+          for (let at = 0; at < bytes; )
+            try {
+              at += writeSync(sink, Buffer.alloc(Math.min(100_000, bytes - at)));
+            } catch {
+              await sleep(2);
+            }
+          throw new FlockError('pool-unusable', 'my own reason');
+        },
+        estimate: async () => 10 * mebi,
+      };
+      const to: Storage = { ...there, receive: (_request, _source, signal) => ended(signal) };
+      await start({ from, to, limits: { ...limits, storageMs: 6_000 } });
+      assert.match((await fails(await write(`s-${bytes}`, 10), 'pool-unusable')).message, /^my own reason/);
+      await stop();
+    }
+    await start({
+      to: {
+        ...there,
+        async receive() {
+          await until('some bytes have come', 5_000, () => (line.passed > mebi ? true : undefined));
+          throw new FlockError('pool-full', 'no more');
+        },
+        async capabilities() {
+          return { ...(await there.capabilities()), resumableReceive: true };
+        },
+        async resumeToken() {
+          await sleep(1_500);
+          return null;
+        },
+      },
+    });
+    assert.match((await fails(await write('s1', 20 * mebi), 'pool-full')).message, /no more/);
+  }).timeout(40_000);
+
   it('go through the plugin where as many carriers as may be are at work, or there is a limit', async () => {
     await start({ carriersMax: 1 });
     const transfer = await write('s1', 2 * mebi);
@@ -323,6 +411,11 @@ describe('large streams between nodes', () => {
     assert.ok(line.passed > 2 * mebi);
     await nothingLeft();
   });
+
+  /** Of a command that waits until it is ended. */
+  function ended(signal: AbortSignal): Promise<never> {
+    return new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+  }
 
   /** This process's children. */
   async function carriersOf(): Promise<readonly number[]> {

@@ -284,6 +284,12 @@ describe('streams between nodes', () => {
     };
     await pair.send(fourth);
     await sameAs('s4');
+    // Nor without encryption, where the receiver's storage sees only that nothing comes.
+    const fifth = await write('s5', 6 * mebi, 's4');
+    await interrupted(fifth, to);
+    Object.assign(pair.settings, { encryptedHere: false, encryptedThere: false });
+    await pair.send(fifth);
+    await sameAs('s5');
     await nothingLeft();
   });
 
