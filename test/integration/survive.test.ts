@@ -103,6 +103,10 @@ onEachBackend('containers outlive faults', (flock, backend) => {
             .docker('start', 'restarted')
             .catch(() => '');
         return undefined;
+      }).catch(async (error: Error) => {
+        throw new Error(
+          `${error.message}: ${await flock().docker('inspect', '--format', '{{json .State}}', 'restarted')}`,
+        );
       });
       assert.doesNotMatch(await flock().docker('logs', 'restarted'), /EMPTY|FAILED/);
       assert.ok((await until('it writes', 10_000, () => lastLine('restarted').catch(() => undefined))) >= before);
