@@ -5,7 +5,9 @@
  *
  * - A transaction is all or nothing, and everyone sees transactions in one order.
  * - Every key that exists has an index that grows with each change of it and is never used twice, also not after the key was
- *   deleted and made again. Writing the same value again may be no change: nobody may depend on being woken by it.
+ *   deleted and made again. Writing the same value again may be no change: nobody may depend on being woken by it. What a later
+ *   transaction has changed has a larger index than all that earlier ones did, whatever the key; a store that was restored from a
+ *   backup, or replaced, may have begun anew.
  * - Locks are advisory: only operations that check a session or an index are guarded.
  * - A session ends when it is destroyed, when it was not renewed for its time to live (at the earliest then, up to several times
  *   later), or at any moment for the store's own reasons (a health check, a node's removal). Its locks are released, the keys stay.
@@ -47,7 +49,7 @@ export type SessionId = string & { readonly session: unique symbol };
 export type Entry = {
   readonly key: string;
   readonly value: string;
-  /** Of its last change. Text, because Consul's is a 64-bit number. Compare for equality only. */
+  /** Of its last change. Text, because Consul's is a 64-bit number: compare for equality, or as BigInt for which was changed later. */
   readonly index: string;
   /** The session that has it locked. */
   readonly session: SessionId | null;

@@ -99,6 +99,22 @@ export function transactionContract({ here, there, prefix }: StoreContext): void
     assert.ok(sorted.every((index, position) => position === 0 || index > (sorted[position - 1] ?? 0n)));
   });
 
+  it('gives what is changed later a larger index, whatever the key and whoever changes it', async () => {
+    const at = prefix();
+    const seen: bigint[] = [];
+    for (const [writer, key] of [[here(), 'c'] as const, [there(), 'b/x'] as const, [here(), 'a'] as const]) {
+      await done(writer.transact([set(at + key, '1'), set(`${at}all`, key)]));
+      seen.push(BigInt((await entryOf(here(), at + key)).index));
+      assert.equal(BigInt((await entryOf(there(), `${at}all`)).index), seen.at(-1), 'one index for one transaction');
+    }
+    await done(there().transact([{ kind: 'delete', key: `${at}a` }]));
+    seen.push(BigInt((await done(there().transact([set(`${at}d`, '1')]))).get(`${at}d`) ?? ''));
+    assert.ok(
+      seen.every((index, position) => position === 0 || index > (seen[position - 1] ?? 0n)),
+      seen.join(),
+    );
+  });
+
   it('compares and sets', async () => {
     const at = prefix();
     const key = `${at}a`;
