@@ -46,7 +46,7 @@ export function addEventCommands(program: Command, session: () => Session): void
       }
       for (;;) {
         for (const event of events) print(event, () => formatEvent(event));
-        const query = new URLSearchParams({ after: cursor ?? '0', waitMs: String(waitMs) });
+        const query = new URLSearchParams({ after: cursor, waitMs: String(waitMs) });
         ({ events, cursor } = await insist(() => controller.get(`/v1/events?${query}`, eventsView)));
       }
     });

@@ -62,8 +62,9 @@ export const moveBody = z.strictObject({
 
 export const abortBody = z.strictObject({ reason: z.string().max(200).default('a person asked for it') });
 
-/** `cursor`: give it as `after` to get what comes next. */
-export const eventsView = z.object({ events: z.array(eventSchema), cursor: z.string().nullable() });
+/** `cursor`: give it as `after` to get what is written next, however old its time is. */
+export const eventsView = z.object({ events: z.array(eventSchema), cursor: z.string() });
+export type EventsView = z.infer<typeof eventsView>;
 
 /** What is still on a node that is being drained. */
 export const drainNodeView = z.object({

@@ -4,7 +4,7 @@ import type { DrainNodeView, MovePlanView } from '../model/controller-api.ts';
 import { abortBody, moveBody } from '../model/controller-api.ts';
 import { viewDrain } from '../model/drain.ts';
 import { FlockError, hasCode } from '../model/errors.ts';
-import { type EventDoc, eventKeys, eventSchema } from '../model/events.ts';
+import { eventCursor, eventKeys } from '../model/events.ts';
 import { canAbort, type MoveDoc, type MoveLimits, moveLimitsDefault } from '../model/move.ts';
 import { type MovePlan, nodeNotFound, planMove, planWarnings } from '../model/move-plan.ts';
 import { publishedBy } from '../model/published-ports.ts';
@@ -13,6 +13,7 @@ import type { Store } from '../store/store.ts';
 import { askToTurnBack, existingMove } from './aborting.ts';
 import { type BeginParts, beginMove, readFacts } from './beginning.ts';
 import { type Drainer, drainFacts } from './drainer.ts';
+import { readEvent, readEvents } from './event-reading.ts';
 import type { Mover } from './mover.ts';
 import type { MoveTools } from './ports.ts';
 import type { Preflight, PreflightAsker } from './preflight.ts';
@@ -67,7 +68,7 @@ export function createMoveRoutes(parts: MoveApiParts): Router {
   });
   route('get', '/v1/events', (request, signal) => {
     const limit = Math.min(eventsAtOnceMax, Math.max(1, numberOf(request, 'limit') ?? eventsMaxDefault));
-    return readEvents(parts, { after: textOf(request, 'after'), waitMs: waitMsOf(request), limit }, signal);
+    return readEvents(tools, { after: cursorOf(request), waitMs: waitMsOf(request), limit }, signal);
   });
   route('get', '/v1/nodes/:name/drain', (request) => drainOf(parts, param(request, 'name')));
   for (const [path, draining] of [['drain', true] as const, ['undrain', false] as const])
@@ -169,55 +170,6 @@ async function waitForChange(
   }
 }
 
-type EventsAsked = { readonly after: string | null; readonly waitMs: number; readonly limit: number };
-type EventsAnswer = { readonly events: readonly EventDoc[]; readonly cursor: string | null };
-
-/** The newest ones, or those after a cursor: the watch's first word is what there is, its next one comes with the next event. */
-async function readEvents(
-  { tools: { store, clock } }: MoveApiParts,
-  { after, waitMs, limit }: EventsAsked,
-  signal: AbortSignal,
-): Promise<EventsAnswer> {
-  const ended = new AbortController();
-  const timer = clock.sleep(waitMs, AbortSignal.any([signal, ended.signal])).then(() => ended.abort());
-  const prefix = `${eventKeys.events}/`;
-  let known: ReadonlySet<string> | null = null;
-  /** Or told late: a node that was cut off tells what has happened meanwhile when the store is back. */
-  const isNew = (key: string) => after === null || key > after || known?.has(key) === false;
-  try {
-    for await (const entries of waitMs === 0
-      ? once(await store.list(prefix, { fresh: true }))
-      : store.watch(prefix, ended.signal)) {
-      const all = entries.map(({ key, value }) => ({ key: key.slice(prefix.length), value }));
-      const fresh = after === null ? all.slice(-limit) : all.filter(({ key }) => isNew(key)).slice(0, limit);
-      const last = fresh.at(-1)?.key ?? '';
-      if (fresh.length > 0 || after === null)
-        return {
-          events: fresh.flatMap(({ value }) => readEvent(value)),
-          cursor: last > (after ?? '') ? last : after,
-        };
-      known = new Set(all.map(({ key }) => key));
-    }
-    signal.throwIfAborted();
-    return { events: [], cursor: after };
-  } finally {
-    ended.abort();
-    await timer;
-  }
-}
-
-async function* once<T>(value: T): AsyncGenerator<T> {
-  yield value;
-}
-
-function readEvent(value: string): readonly EventDoc[] {
-  try {
-    return [eventSchema.parse(JSON.parse(value))];
-  } catch {
-    return [];
-  }
-}
-
 async function drainOf({ tools, begin, drainer }: MoveApiParts, name: string): Promise<DrainNodeView> {
   const facts = await readFacts(begin);
   const doc = facts.nodes.find((node) => node.name === name);
@@ -235,6 +187,12 @@ async function startOf({ store }: MoveTools, name: string): Promise<number | nul
 function textOf(request: Request, name: string): string | null {
   const value = request.query[name];
   return typeof value === 'string' ? value : null;
+}
+
+function cursorOf(request: Request): string | null {
+  const text = textOf(request, 'after');
+  if (text === null || eventCursor.test(text)) return text;
+  throw new FlockError('invalid-request', 'after must be the cursor of an earlier answer, or 0 for all that there is');
 }
 
 function numberOf(request: Request, name: string): number | null {

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { eventKeys } from '../../controller/model/events.ts';
 import { decodeMove, type MoveDoc } from '../../controller/model/move.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
@@ -15,6 +14,13 @@ const tied = workload('tied', 'n1', { obstacles: ['--device /dev/x: the device i
 
 const moves = async (): Promise<readonly MoveDoc[]> =>
   (await hosts.store.list('moves/', { fresh: true })).map(({ value }) => decodeMove(value));
+
+const ask = async (path: string) => {
+  const signal = AbortSignal.timeout(20_000);
+  const socketPath = hosts.socketOf('n3');
+  const { text } = await askSocket({ socketPath, method: 'GET', path, body: undefined, signal });
+  return JSON.parse(text);
+};
 
 describe('flockctl and moves', function () {
   // Each flockctl is a process of its own.
@@ -180,20 +186,9 @@ describe('flockctl and moves', function () {
   });
 
   it('answers a question for what comes next when it comes', async () => {
-    const ask = async (path: string) => {
-      const signal = AbortSignal.timeout(20_000);
-      const { text } = await askSocket({
-        socketPath: hosts.socketOf('n3'),
-        method: 'GET',
-        path,
-        body: undefined,
-        signal,
-      });
-      return JSON.parse(text);
-    };
     const { events, cursor } = await ask('/v1/events?limit=5');
-    assert.deepEqual([events, cursor], [[], null]);
-    const next = ask('/v1/events?after=0&waitMs=15000');
+    assert.deepEqual([events, cursor], [[], '0']);
+    const next = ask(`/v1/events?after=${cursor}&waitMs=15000`);
     const begun = await hosts.flockctl('n1', '-o', 'json', 'move', 'web', 'n2', '--detach');
     const { id, revision } = JSON.parse(begun) as MoveDoc;
     let seen = await ask(`/v1/moves/${id}?after=${revision}&waitMs=15000`);
@@ -207,18 +202,43 @@ describe('flockctl and moves', function () {
       ['move-done'],
     );
     assert.deepEqual((await ask(`/v1/moves/${id}?after=${seen.revision}&waitMs=10`)).step, 'done');
+  });
 
-    // What a node tells late has an older key than what is known already.
-    const late = ask(`/v1/events?after=${rest.cursor}&waitMs=15000`);
-    const event = { atMs: 1, node: 'n2', kind: 'fenced', subject: 'data', text: 'it was cut off' };
-    // It sees first what there is.
-    await sleep(500);
-    await hosts.store.transact([
-      { kind: 'set', key: eventKeys.event(1, parseNodeName('n2'), 'aa'), value: JSON.stringify(event) },
-    ]);
-    const answer = await late;
-    assert.deepEqual(answer.events, [event]);
-    assert.equal(answer.cursor, rest.cursor);
+  it('shows what is told late, however old it is, once and in the order in which it was written', async () => {
+    const tell = (atMs: number, text: string) => {
+      const event = { atMs, node: 'n2', kind: 'fenced', subject: 'data', text };
+      const key = eventKeys.event(atMs, parseNodeName('n2'), 'aa');
+      return hosts.store.transact([{ kind: 'set', key, value: JSON.stringify(event) }]);
+    };
+    const textsOf = ({ events }: { readonly events: readonly { readonly text: string }[] }) =>
+      events.map(({ text }) => text);
+    await tell(1_800_000_000_000, 'ahead of its time');
+    const first = await ask('/v1/events');
+    assert.deepEqual(textsOf(first), ['ahead of its time']);
+    const terminal = hosts.terminal('n3', 'events', '--follow');
+    await terminal.sees(/ahead of its time/);
+    const wanted = [5, 3, 4, 1, 2].map((number) => `late ${number}`);
+    for (const [index, text] of wanted.entries()) {
+      await tell(100_000 + Number(text.at(-1)), text);
+      // Each in an answer of its own, or with the next one.
+      if (index % 2 === 0) await terminal.sees(new RegExp(text));
+    }
+    await terminal.sees(/late 2/);
+    assert.deepEqual(terminal.shown().match(/late \d/g), wanted);
+    terminal.type('\x03');
+    await terminal.ended();
+
+    const seen: string[] = [];
+    let { cursor } = first;
+    for (let page = 0; page < 4; page += 1) {
+      const answer = await ask(`/v1/events?after=${cursor}&waitMs=1&limit=2`);
+      assert.ok(answer.events.length <= 2);
+      seen.push(...textsOf(answer));
+      cursor = answer.cursor;
+    }
+    assert.deepEqual(seen, wanted);
+    assert.deepEqual(textsOf(await ask('/v1/events?limit=2')), ['late 5', 'ahead of its time'], 'the newest by time');
+    assert.equal((await ask('/v1/events?after=0000000000001-n2-aa')).code, 'invalid-request');
   });
 
   it('drains a node: what can go goes, and what can’t is named', async () => {
