@@ -1,4 +1,4 @@
-import { type EventDoc, type EventKind, encodeEvent, eventKeys, eventsMax } from '../model/events.ts';
+import { byWriting, type EventDoc, type EventKind, encodeEvent, eventKeys, eventsMax } from '../model/events.ts';
 import type { NodeName } from '../model/names.ts';
 import type { Store } from '../store/store.ts';
 import { listBelow } from './entries.ts';
@@ -35,7 +35,8 @@ export function createEventLog({ store, node, clock }: EventLogParts): EventLog 
 
   async function write(): Promise<void> {
     for (let first = waiting[0]; first !== undefined; first = waiting[0]) {
-      await store.transact([{ kind: 'set', ...first }]);
+      // Written once: where an answer was lost it is there already, and a new index would make it new again for those who follow.
+      await store.transact([{ kind: 'compare-and-set', ...first, index: null }]);
       waiting = waiting.filter((one) => one !== first);
       written += 1;
       // Each program at another time.
@@ -43,8 +44,9 @@ export function createEventLog({ store, node, clock }: EventLogParts): EventLog 
     }
   }
 
+  /** By their times, a late event would be gone before anybody has seen it, and one of a clock that is ahead would stay for ever. */
   async function prune(): Promise<void> {
-    const entries = await listBelow(store, eventKeys.events);
+    const entries = byWriting(await listBelow(store, eventKeys.events));
     const old = entries.slice(0, Math.max(0, entries.length - eventsMax));
     for (let from = 0; from < old.length; from += deletionsMax) {
       const part = old.slice(from, from + deletionsMax);

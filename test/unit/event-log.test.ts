@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createEventLog, type EventLog } from '../../controller/cluster/event-log.ts';
-import { eventKeys, eventSchema, eventsMax } from '../../controller/model/events.ts';
+import { encodeEvent, eventKeys, eventSchema, eventsMax } from '../../controller/model/events.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
 import { createMemoryStore, type MemoryStore } from '../../controller/store/memory.ts';
+import type { Operation, Store } from '../../controller/store/store.ts';
 import { until } from '../support/until.ts';
 
 describe('the log of events', () => {
@@ -13,12 +14,13 @@ describe('the log of events', () => {
   let log: EventLog;
   let nowMs = 1_000;
 
+  const clock = {
+    nowMs: () => nowMs++,
+    randomHex: (bytes: number) => Buffer.from(crypto.getRandomValues(new Uint8Array(bytes))).toString('hex'),
+    sleep: (ms: number, signal?: AbortSignal) => sleep(ms, undefined, { signal }).catch(() => undefined),
+  };
+
   beforeEach(() => {
-    const clock = {
-      nowMs: () => nowMs++,
-      randomHex: (bytes: number) => Buffer.from(crypto.getRandomValues(new Uint8Array(bytes))).toString('hex'),
-      sleep: (ms: number, signal?: AbortSignal) => sleep(ms, undefined, { signal }).catch(() => undefined),
-    };
     store = createMemoryStore({ clock, random: Math.random, timeoutMs: 200 });
     stop = new AbortController();
     log = createEventLog({ store: store.connect('n1'), node: parseNodeName('n1'), clock });
@@ -55,6 +57,54 @@ describe('the log of events', () => {
       kept,
       Array.from({ length: kept.length }, (_, index) => `${count - kept.length + index}`),
     );
+  });
+
+  it('keeps what was told late, however old it is, and lets go of what was written first', async function () {
+    this.timeout(30_000);
+    const node = parseNodeName('n2');
+    const put = (atMs: number, text: string) =>
+      store.connect('n2').transact([
+        {
+          kind: 'set',
+          key: eventKeys.event(atMs, node, 'aa'),
+          value: encodeEvent({ atMs, node, kind: 'fenced', subject: 'data', text }),
+        },
+      ]);
+    await put(9e12, 'of a clock that is ahead');
+    for (let index = 1; index < eventsMax; index += 1) await put(5e12 + index, `${index}`);
+    nowMs = 1_000;
+    for (let index = 0; index < 50; index += 1) tell(`late ${index}`);
+    const kept = await until('the first ones are gone', 10_000, () =>
+      texts().includes('late 49') && texts().length === eventsMax ? texts() : undefined,
+    );
+    assert.deepEqual([kept[0], kept[49], kept[50], kept.at(-1)], ['late 0', 'late 49', '50', `${eventsMax - 1}`]);
+  });
+
+  it('is written once, also where an answer was lost', async function () {
+    this.timeout(30_000);
+    const inner = store.connect('n2');
+    /** Where the same value is a change, too: a store may be like that. */
+    const changing: Store = {
+      ...inner,
+      transact: (operations) =>
+        inner.transact(
+          operations.flatMap((one): Operation[] =>
+            one.kind === 'set' ? [{ kind: 'delete', key: one.key }, one] : [one],
+          ),
+        ),
+    };
+    const other = createEventLog({ store: changing, node: parseNodeName('n2'), clock });
+    const done = other.run(stop.signal);
+    const first = () => store.entries().find(({ key }) => key.startsWith(`${eventKeys.events}/`));
+    store.cut('n2', 'answers');
+    other.tell('fenced', 'data', 'first');
+    const { index } = await until('it is written', 5_000, first);
+    store.heal('n2');
+    other.tell('fenced', 'data', 'second');
+    await until('the second one is there', 15_000, () => (texts().length === 2 ? true : undefined));
+    assert.equal(first()?.index, index);
+    stop.abort();
+    await done;
   });
 
   it('is written when the store is back, the newest of what was told meanwhile', async function () {
