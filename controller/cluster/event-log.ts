@@ -33,22 +33,22 @@ export function createEventLog({ store, node, clock }: EventLogParts): EventLog 
   let written = 0;
   let wakeUp: () => void = () => undefined;
 
-  async function write(): Promise<void> {
+  async function write(signal: AbortSignal): Promise<void> {
     for (let first = waiting[0]; first !== undefined; first = waiting[0]) {
       // Written once: where an answer was lost it is there already, and a new index would make it new again for those who follow.
       await store.transact([{ kind: 'compare-and-set', ...first, index: null }]);
       waiting = waiting.filter((one) => one !== first);
       written += 1;
       // Each program at another time.
-      if (written % pruneEvery === 0) await prune();
+      if (written % pruneEvery === 0) await prune(signal);
     }
   }
 
   /** By their times, a late event would be gone before anybody has seen it, and one of a clock that is ahead would stay for ever. */
-  async function prune(): Promise<void> {
+  async function prune(signal: AbortSignal): Promise<void> {
     const entries = byWriting(await listBelow(store, eventKeys.events));
     const old = entries.slice(0, Math.max(0, entries.length - eventsMax));
-    for (let from = 0; from < old.length; from += deletionsMax) {
+    for (let from = 0; from < old.length && !signal.aborted; from += deletionsMax) {
       const part = old.slice(from, from + deletionsMax);
       await store.transact(part.map(({ key }) => ({ kind: 'delete', key }) as const));
     }
@@ -62,8 +62,10 @@ export function createEventLog({ store, node, clock }: EventLogParts): EventLog 
       wakeUp();
     },
     async run(signal) {
+      // Beside the first events. Else programs that end before they have written many would never prune, and the log grow with each of them.
+      const pruned = prune(signal).catch(() => undefined);
       while (!signal.aborted) {
-        const isDone = await write().then(
+        const isDone = await write(signal).then(
           () => true,
           () => false,
         );
@@ -74,6 +76,7 @@ export function createEventLog({ store, node, clock }: EventLogParts): EventLog 
         await clock.sleep(isDone ? idleMs : retryMs, AbortSignal.any([signal, woken.signal]));
         wakeUp = () => undefined;
       }
+      await pruned;
     },
   };
 }

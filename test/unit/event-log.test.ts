@@ -38,6 +38,11 @@ describe('the log of events', () => {
       .filter(({ key }) => key.startsWith(`${eventKeys.events}/`))
       .map(({ value }) => eventSchema.parse(JSON.parse(value)).text);
   const tell = (text: string) => log.tell('fenced', 'data', text);
+  const other = parseNodeName('n2');
+  const put = (atMs: number, text: string) => {
+    const value = encodeEvent({ atMs, node: other, kind: 'fenced', subject: 'data', text });
+    return store.connect('n2').transact([{ kind: 'set', key: eventKeys.event(atMs, other, 'aa'), value }]);
+  };
 
   it('keeps the newest of them only', async function () {
     this.timeout(30_000);
@@ -61,15 +66,6 @@ describe('the log of events', () => {
 
   it('keeps what was told late, however old it is, and lets go of what was written first', async function () {
     this.timeout(30_000);
-    const node = parseNodeName('n2');
-    const put = (atMs: number, text: string) =>
-      store.connect('n2').transact([
-        {
-          kind: 'set',
-          key: eventKeys.event(atMs, node, 'aa'),
-          value: encodeEvent({ atMs, node, kind: 'fenced', subject: 'data', text }),
-        },
-      ]);
     await put(9e12, 'of a clock that is ahead');
     for (let index = 1; index < eventsMax; index += 1) await put(5e12 + index, `${index}`);
     nowMs = 1_000;
@@ -78,6 +74,30 @@ describe('the log of events', () => {
       texts().includes('late 49') && texts().length === eventsMax ? texts() : undefined,
     );
     assert.deepEqual([kept[0], kept[49], kept[50], kept.at(-1)], ['late 0', 'late 49', '50', `${eventsMax - 1}`]);
+  });
+
+  it('lets go of what is too much as soon as a program begins, though it has nothing to tell', async function () {
+    this.timeout(30_000);
+    for (let index = 0; index < eventsMax + 70; index += 1) await put(index, `${index}`);
+    const done = createEventLog({ store: store.connect('n3'), node: parseNodeName('n3'), clock }).run(stop.signal);
+    await until('the first ones are gone', 10_000, () => (texts().length === eventsMax ? true : undefined));
+    assert.equal(texts()[0], '70');
+    stop.abort();
+    await done;
+  });
+
+  it('has its first events written whatever becomes of that', async () => {
+    const fault = Promise.withResolvers<never>();
+    const hanging: Store = { ...store.connect('n2'), list: () => fault.promise };
+    const second = createEventLog({ store: hanging, node: other, clock });
+    const done = second.run(stop.signal);
+    second.tell('fenced', 'data', 'first');
+    await until('it is written', 5_000, () => (texts().includes('first') ? true : undefined));
+    fault.reject(new Error('the store has no leader'));
+    second.tell('fenced', 'data', 'second');
+    await until('the next one, too', 5_000, () => (texts().includes('second') ? true : undefined));
+    stop.abort();
+    await done;
   });
 
   it('is written once, also where an answer was lost', async function () {
@@ -93,14 +113,14 @@ describe('the log of events', () => {
           ),
         ),
     };
-    const other = createEventLog({ store: changing, node: parseNodeName('n2'), clock });
-    const done = other.run(stop.signal);
+    const second = createEventLog({ store: changing, node: other, clock });
+    const done = second.run(stop.signal);
     const first = () => store.entries().find(({ key }) => key.startsWith(`${eventKeys.events}/`));
     store.cut('n2', 'answers');
-    other.tell('fenced', 'data', 'first');
+    second.tell('fenced', 'data', 'first');
     const { index } = await until('it is written', 5_000, first);
     store.heal('n2');
-    other.tell('fenced', 'data', 'second');
+    second.tell('fenced', 'data', 'second');
     await until('the second one is there', 15_000, () => (texts().length === 2 ? true : undefined));
     assert.equal(first()?.index, index);
     stop.abort();
