@@ -5,12 +5,12 @@ import { abortBody, moveBody } from '../model/controller-api.ts';
 import { viewDrain } from '../model/drain.ts';
 import { FlockError, hasCode } from '../model/errors.ts';
 import { eventCursor, eventKeys } from '../model/events.ts';
-import { canAbort, type MoveDoc, type MoveLimits, moveLimitsDefault } from '../model/move.ts';
+import { canAbort, type MoveLimits, moveLimitsDefault } from '../model/move.ts';
 import { type MovePlan, nodeNotFound, planMove, planWarnings } from '../model/move-plan.ts';
 import { publishedBy } from '../model/published-ports.ts';
 import { param, parseBody } from '../server/problems.ts';
 import type { Store } from '../store/store.ts';
-import { askToTurnBack, existingMove } from './aborting.ts';
+import { askToTurnBack } from './aborting.ts';
 import { type BeginParts, beginMove, readFacts } from './beginning.ts';
 import { type Drainer, drainFacts } from './drainer.ts';
 import { readEvent, readEvents } from './event-reading.ts';
@@ -18,6 +18,7 @@ import type { Mover } from './mover.ts';
 import type { MoveTools } from './ports.ts';
 import type { Preflight, PreflightAsker } from './preflight.ts';
 import { listMoves } from './records.ts';
+import { waitForChange } from './waiting.ts';
 
 /** What flockctl asks of moves, drains and events. Any node answers for all: everything is in the store. */
 export type MoveApiParts = {
@@ -60,7 +61,7 @@ export function createMoveRoutes(parts: MoveApiParts): Router {
   route('get', '/v1/moves', async () => (await listMoves(store)).map(({ doc }) => doc));
   route('get', '/v1/moves/:id', (request, signal) => {
     const after = numberOf(request, 'after') ?? -1;
-    return waitForChange(parts, param(request, 'id'), after, waitMsOf(request), signal);
+    return waitForChange(parts, { id: param(request, 'id'), after, waitMs: waitMsOf(request) }, signal);
   });
   route('post', '/v1/moves/:id/abort', (request) => {
     const { reason } = parseBody(abortBody, request);
@@ -144,30 +145,6 @@ function viewPlan(
     obstacles: [...new Set([...obstacles, ...(seen.obstacles ?? [])])],
     warnings: [...planWarnings(plan), ...seen.warnings],
   };
-}
-
-/** The record once its revision is above `after`, or as it is when the time is over. */
-async function waitForChange(
-  { tools: { store, clock }, mover }: MoveApiParts,
-  id: string,
-  after: number,
-  waitMs: number,
-  signal: AbortSignal,
-): Promise<MoveDoc> {
-  const endMs = clock.bootMs() + waitMs;
-  for (;;) {
-    const { doc } = await existingMove(store, id);
-    const leftMs = endMs - clock.bootMs();
-    if (doc.revision > after || leftMs <= 0) return doc;
-    const changed = new AbortController();
-    const stop = mover.onChange(() => {
-      const seen = mover.moves().get(doc.id);
-      if (seen === undefined || seen.revision > after) changed.abort();
-    });
-    await clock.sleep(leftMs, AbortSignal.any([signal, changed.signal]));
-    stop();
-    signal.throwIfAborted();
-  }
 }
 
 async function drainOf({ tools, begin, drainer }: MoveApiParts, name: string): Promise<DrainNodeView> {
