@@ -50,9 +50,10 @@ const pauseMsMin = 5_000;
 const acknowledgedMs = 3_000;
 /** A longer one would keep clients waiting that have given up. */
 export const movePauseMsMax = 120_000;
-const copyMsMin = 1_000;
+/** Of preparing and of copying. */
+const stepMsMin = 1_000;
 /** Timers of Node.js end before 25 days. */
-const copyMsMax = 20 * 86_400_000;
+const stepMsMax = 20 * 86_400_000;
 
 /** The commit is one transaction of the store, which holds 64 operations and 352 KiB; what the plugin adds for a volume counts. */
 const operationsPerVolume = 4;
@@ -113,22 +114,27 @@ function servicesToPause(workloads: readonly WorkloadDoc[], routed: ReadonlySet<
   return [...new Set(names)].filter((name) => name !== null).filter((name) => routed.has(name));
 }
 
-function checkLimits({ pauseMs, drainMs, copyMs }: MoveLimits): void {
-  if (pauseMs < pauseMsMin || pauseMs > movePauseMsMax)
-    throw new FlockError(
-      'invalid-option',
-      `a pause of ${formatDuration(pauseMs)} can't be: use from ${formatDuration(pauseMsMin)} to ${formatDuration(movePauseMsMax)} (--timeout)`,
-    );
-  if (copyMs < copyMsMin || copyMs > copyMsMax)
-    throw new FlockError(
-      'invalid-option',
-      `a copying of ${formatDuration(copyMs)} can't be: use from ${formatDuration(copyMsMin)} to ${formatDuration(copyMsMax)} (--copy-timeout)`,
-    );
+function checkLimits({ prepareMs, copyMs, pauseMs, drainMs }: MoveLimits): void {
+  checkTime(pauseMs, { min: pauseMsMin, max: movePauseMsMax, what: 'a pause', option: '--timeout' });
+  checkTime(copyMs, { min: stepMsMin, max: stepMsMax, what: 'a copying', option: '--copy-timeout' });
+  // flockctl has no option for it.
+  checkTime(prepareMs, { min: stepMsMin, max: stepMsMax, what: 'a preparing', option: 'prepareMs' });
   if (drainMs > pauseMs)
     throw new FlockError(
       'invalid-option',
       `a drain of ${formatDuration(drainMs)} is longer than the pause of ${formatDuration(pauseMs)}: use a shorter --drain or a longer --timeout`,
     );
+}
+
+function checkTime(
+  ms: number,
+  { min, max, what, option }: Readonly<{ min: number; max: number; what: string; option: string }>,
+): void {
+  if (ms >= min && ms <= max) return;
+  throw new FlockError(
+    'invalid-option',
+    `${what} of ${formatDuration(ms)} can't be: use from ${formatDuration(min)} to ${formatDuration(max)} (${option})`,
+  );
 }
 
 /** What is given to draining: half of the pause at most, and what the longest stop needs stays. */

@@ -205,9 +205,17 @@ describe('the plan of a move', () => {
     assert.equal(obstaclesOf({ workloads, volumes: [] }).length, 3);
   });
 
-  it('refuses pauses and drains out of their range', () => {
+  it('refuses times out of their range', () => {
     for (const limits of [{ pauseMs: 1_000 }, { pauseMs: 121_000 }, { drainMs: 31_000 }])
       refuses(() => plan({}, 'web', 'n2', limits), 'invalid-option');
+    for (const ms of [0, -1_000, 999, 21 * 86_400_000, Number.NaN])
+      for (const [name, option] of [['prepareMs', 'prepareMs'] as const, ['copyMs', '--copy-timeout'] as const])
+        assert.match(
+          refuses(() => plan({}, 'web', 'n2', { [name]: ms }), 'invalid-option').message,
+          new RegExp(`can't be: use from 1s to 20d \\(${option}\\)$`),
+        );
+    for (const ms of [1_000, 20 * 86_400_000])
+      assert.deepEqual(plan({}, 'web', 'n2', { prepareMs: ms, copyMs: ms }).obstacles, []);
   });
 
   it('leaves what the longest stop needs when it drains, half of the pause at most', () => {
