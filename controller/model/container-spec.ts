@@ -120,7 +120,10 @@ function networksOf(inspected: InspectedWorkload): {
   return { main, others: Object.fromEntries(others.map((name) => [name, endpointOf(inspected, name)])) };
 }
 
-/** What was asked for, without what Docker has given: addresses, its own aliases. */
+/**
+ * What was asked for, without what Docker has given: addresses, its own aliases. No MacAddress: Docker shows there the one in use, be it
+ * asked for or made up (since 28 by chance), and none while the container does not run. One that was asked for is in `Config`, see there.
+ */
 function endpointOf(inspected: InspectedWorkload, network: string): Readonly<Record<string, unknown>> {
   const { IPAMConfig, Aliases, Links, DriverOpts, GwPriority } = inspected.NetworkSettings.Networks?.[network] ?? {};
   const aliases = (Aliases ?? []).filter((alias) => !inspected.Id.startsWith(alias));
@@ -145,7 +148,10 @@ function networkBody(network: InspectedNetwork): Readonly<Record<string, unknown
   };
 }
 
-/** `Config`, without what is the image's, this one container's, or only good once. */
+/**
+ * `Config`, without what is the image's, this one container's, or only good once. `MacAddress` is what was asked for: Docker 25 to 28 keep
+ * it with the first network, and answer and take it here all the same where no version of the API is named; 29 does neither.
+ */
 function configOf({ Config, HostConfig }: InspectedWorkload): Readonly<Record<string, unknown>> {
   const { Image: _image, OnBuild: _onBuild, Hostname, MacAddress, Labels, Entrypoint, ...rest } = Config;
   const { [workloadLabel]: _workload, ...labels } = Labels ?? {};

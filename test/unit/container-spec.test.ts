@@ -106,6 +106,26 @@ describe('what is needed to make a container again', () => {
     assert.equal((rest['Labels'] as Record<string, string>)[workloadLabel], workloadIdFor(containerId));
   });
 
+  it('takes a MAC address along that somebody asked for, and none that Docker made up', () => {
+    const shop = (MacAddress: string | undefined) =>
+      describe_(
+        {
+          config: MacAddress === undefined ? {} : { MacAddress },
+          hostConfig: { NetworkMode: 'shop' },
+          networks: {
+            shop: { MacAddress: MacAddress ?? '5e:01:02:03:04:05' },
+            back: { MacAddress: '5e:0a:0b:0c:0d:0e' },
+          },
+        },
+        facts([network('shop'), network('back')]),
+      ).spec;
+    for (const address of [undefined, '02:42:ac:14:00:99']) {
+      const { create, networks } = shop(address);
+      assert.equal(create['MacAddress'], address);
+      assert.deepEqual([create['NetworkingConfig'], networks], [{ EndpointsConfig: { shop: {} } }, { back: {} }]);
+    }
+  });
+
   it('knows the network by whatever it was called, and leaves out those that Docker or Swarm makes', () => {
     const id = 'a1'.repeat(32);
     const overlay = network('mesh', { Driver: 'overlay', Scope: 'swarm' });
