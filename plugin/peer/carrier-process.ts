@@ -1,4 +1,4 @@
-import { readSync, writeSync } from 'node:fs';
+import { ftruncateSync, readSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import { spareBytes } from './free-space.ts';
@@ -16,8 +16,13 @@ export type Order = {
   readonly role: 'send' | 'receive';
   /** Both carriers' own, in hex: 256 bits. Who has it is the other one. */
   readonly key: string;
-  /** Where the spool's space is looked at; null: there is no spool. */
-  readonly spoolFolder: string | null;
+  /** Null: there is none. */
+  readonly spool: {
+    /** Where its space is looked at. */
+    readonly folder: string;
+    /** About how long the stream is; null: it is not known. */
+    readonly streamBytes: number | null;
+  } | null;
 };
 export type Passed = { readonly bytes: number };
 
@@ -28,8 +33,10 @@ const chunkBytes = 256 * 1024;
 /** After so much, whatever else there is to do (to tell how far it is, to hear that the other side has ended) has its turn. */
 const turnBytes = 4 * 1024 * 1024;
 const tellMs = 250;
-/** How often the space beside the spool is looked at. */
+/** How often it is looked at whether the spool has room and is worth it. */
 const checkBytes = 64 * 1024 * 1024;
+/** What takes no longer as a whole is rather sent again than written twice: the spool takes as much of the processor as the encryption. */
+const worthMs = 60_000;
 
 /** What a receiver says when it may begin. */
 const ready = Buffer.from('.');
@@ -54,7 +61,7 @@ process.once('message', (order: Order) => {
     // After the end of the stream this says nothing new.
     socket.once('close', () => end(new Error('the connection was closed')));
     if (order.role === 'send') send(socket, end);
-    else receive(socket, order.spoolFolder, end);
+    else receive(socket, order.spool, end);
   };
   if (order.role === 'send') enter(order.key, whenSecure, end);
   else admit(order.key, whenSecure, end);
@@ -112,21 +119,26 @@ function send(socket: TLSSocket, end: (error?: Error) => void): void {
   };
 }
 
-function receive(socket: TLSSocket, spoolFolder: string | null, end: (error?: Error) => void): void {
-  let isSpooling = spoolFolder !== null;
+function receive(socket: TLSSocket, spool: Order['spool'], end: (error?: Error) => void): void {
+  const startedMs = performance.now();
+  let isSpooling = spool !== null;
   let checkAt = checkBytes;
   let sinceTurn = 0;
   const turn = async () => {
     sinceTurn = 0;
-    if (isSpooling && passed >= checkAt) {
+    if (isSpooling && spool !== null && passed >= checkAt) {
       checkAt = passed + checkBytes;
-      isSpooling = (await spareBytes(spoolFolder ?? '').catch(() => 0)) >= checkBytes;
+      const msPerByte = (performance.now() - startedMs) / passed;
+      if (spool.streamBytes !== null && spool.streamBytes * msPerByte < worthMs) {
+        isSpooling = false;
+        ftruncateSync(spoolFd, 0);
+      } else isSpooling = (await spareBytes(spool.folder).catch(() => 0)) >= checkBytes;
     }
     setImmediate(() => socket.resume());
   };
   socket.write(ready);
   socket.on('data', (chunk: Buffer) => {
-    if (isSpooling) isSpooling = spool(chunk);
+    if (isSpooling) isSpooling = addToSpool(chunk);
     writeAll(command.write, chunk);
     passed += chunk.length;
     sinceTurn += chunk.length;
@@ -141,7 +153,7 @@ function receive(socket: TLSSocket, spoolFolder: string | null, end: (error?: Er
 }
 
 /** A spool that fails ends here, and what is in it stays a beginning; the stream goes on. */
-function spool(chunk: Buffer): boolean {
+function addToSpool(chunk: Buffer): boolean {
   try {
     writeAll(spoolFd, chunk);
     return true;

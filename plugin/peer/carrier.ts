@@ -25,7 +25,7 @@ export type Load = {
   readonly key: string;
   readonly command: number;
   readonly connection: number;
-  readonly spool: { readonly file: number; readonly folder: string } | null;
+  readonly spool: { readonly file: number; readonly folder: string; readonly streamBytes: number | null } | null;
 };
 
 export type CarriersOptions = {
@@ -104,7 +104,7 @@ function carry(script: string, load: Load, onProgress: (bytes: number) => void, 
     child.on('close', (code, by) =>
       code === 0 ? resolve() : failed(said(stderr) ?? failure ?? by ?? `status ${code}`),
     );
-    const order: Order = { role, key, spoolFolder: spool?.folder ?? null };
+    const order: Order = { role, key, spool: spool && { folder: spool.folder, streamBytes: spool.streamBytes } };
     // One that has ended already says so itself, and one that was never started has no channel.
     if (child.pid !== undefined) child.send(order, () => undefined);
   });

@@ -56,6 +56,8 @@ const headerSchema = z.object({
   plain: z.boolean().default(false),
   /** It is large, and the sender has a carrier for it. */
   carried: z.boolean().default(false),
+  /** About how long the stream is. */
+  bytes: z.number().nonnegative().nullable().default(null),
 });
 
 const doorSchema = z.object({ port: z.int().min(1).max(65_535), ticket: z.hex() });
@@ -84,7 +86,12 @@ const replySchema = z.union([
   z.object({ error: z.object({ code: z.string(), detail: z.string(), unfit: z.boolean().optional() }) }),
 ]);
 
-export type Header = Transfer & { readonly fresh: boolean; readonly plain: boolean; readonly carried: boolean };
+export type Header = Transfer & {
+  readonly fresh: boolean;
+  readonly plain: boolean;
+  readonly carried: boolean;
+  readonly bytes: number | null;
+};
 export type Ready = z.infer<typeof readySchema>;
 export type Carried = NonNullable<Ready['carried']>;
 export type Beginning = NonNullable<Ready['beginning']>;

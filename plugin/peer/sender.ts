@@ -29,7 +29,7 @@ export type SendParts = PourParts & {
   readonly limits?: Limits;
 };
 
-type Wishes = Pick<Header, 'fresh' | 'plain' | 'carried'>;
+type Wishes = Pick<Header, 'fresh' | 'plain' | 'carried' | 'bytes'>;
 
 /** The receiver's reason may come after the broken pipe. */
 const refusalMs = 1_000;
@@ -49,8 +49,10 @@ export async function sendSnapshot(
   signal: AbortSignal,
 ): Promise<void> {
   const isOpen = !parts.shutDoors.has(node);
-  const carried = isOpen && (await isLarge(parts, transfer));
-  let wishes: Wishes = { fresh: false, plain: isOpen && !parts.isEncrypted(), carried };
+  const bytes = await sizeOf(parts, transfer);
+  // Carriers don't keep to limits.
+  const carried = isOpen && parts.pacer.pieceBytes() === null && bytes !== null && bytes >= parts.carriers.bytesMin;
+  let wishes: Wishes = { fresh: false, plain: isOpen && !parts.isEncrypted(), carried, bytes };
   // Each kind of failure changes one wish, so there are few attempts.
   for (;;) {
     try {
@@ -66,10 +68,9 @@ export async function sendSnapshot(
   }
 }
 
-/** Whether it is worth a carrier. What an increment takes could only be told by making it; carriers don't keep to limits. */
-async function isLarge({ storage, pacer, carriers }: SendParts, { doc, to, from }: Transfer): Promise<boolean> {
-  if (from !== null || pacer.pieceBytes() !== null) return false;
-  return ((await storage.estimate({ id: doc.id, to, from })) ?? 0) >= carriers.bytesMin;
+/** What an increment takes could only be told by making it. */
+async function sizeOf({ storage }: SendParts, { doc, to, from }: Transfer): Promise<number | null> {
+  return from === null ? await storage.estimate({ id: doc.id, to, from }) : null;
 }
 
 async function attempt(

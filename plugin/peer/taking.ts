@@ -108,7 +108,8 @@ export async function takeCarried(
     const carrying = lendSocket(direct, (connection) =>
       lendSocket(channel.stream, (command) => {
         say(socket, { go: true });
-        const load = { role: 'receive', key, command, connection, spool } as const;
+        const spooling = spool && { file: spool.file, folder: spool.folder, streamBytes: header.bytes };
+        const load = { role: 'receive', key, command, connection, spool: spooling } as const;
         return carrier.carry(load, progress, either);
       }),
     );

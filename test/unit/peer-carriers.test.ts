@@ -204,6 +204,25 @@ describe('large streams between nodes', () => {
     await nothingLeft();
   });
 
+  it('are not spooled where it is faster to send them again', async () => {
+    for (const [estimate, isKept] of [
+      [100 * mebi, false],
+      [2 ** 45, true],
+    ] as const) {
+      await start({ from: { ...here, estimate: async () => estimate } });
+      const transfer = await write(`s-${isKept}`, 100 * mebi);
+      line.fault = { kind: 'cut', at: 90 * mebi };
+      await fails(transfer);
+      assert.equal((await pair.partials.spooled(id)) > 0, isKept);
+      await pair.send(transfer);
+      await sameAs(`s-${isKept}`);
+      await nothingLeft();
+      await stop();
+      await there.destroy(id);
+    }
+    await start();
+  }).timeout(30_000);
+
   it('do without a spool where there is no room', async () => {
     await start({ freeBytes: () => 0 });
     const transfer = await write('s1', 6 * mebi);
