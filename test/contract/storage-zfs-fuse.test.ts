@@ -8,10 +8,12 @@ enterOwnMounts();
 const reason = whyNoZfsFuse();
 
 if (reason === null) {
-  storageContract('zfs on zfs-fuse', async () => {
+  const make = async () => {
     const fuse = await startZfsFuse({ pool: false });
     return { storage: createZfs(fuse.config, createCommands()), dispose: fuse.stop };
-  });
+  };
+  // Its commands take a tenth of a second each, and several times that beside others.
+  storageContract('zfs on zfs-fuse', make, { timeoutMs: 120_000, datasets: 60 });
 } else {
   describe('storage contract: zfs on zfs-fuse', () => {
     it.skip(`is met (${reason})`);
