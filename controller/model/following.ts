@@ -3,7 +3,7 @@ import type { VolumeDoc } from './cluster.ts';
 import { isBraked } from './failover.ts';
 import { hashText } from './hash.ts';
 import type { DatasetId, NodeName } from './names.ts';
-import type { WorkloadDoc } from './workload.ts';
+import type { WorkloadDoc, WorkloadVolume } from './workload.ts';
 
 /** Which node makes the containers of a dead node. Pure; compare-and-set on the workload's document decides races. */
 export type FollowFacts = {
@@ -17,6 +17,7 @@ export type FollowFacts = {
   readonly silentSinceMs: ReadonlyMap<NodeName, number>;
   /** By the node that they are on. */
   readonly workloadsOn: ReadonlyMap<NodeName, readonly WorkloadDoc[]>;
+  readonly sharers: Sharers;
   /** Boot clock. */
   readonly deadSinceMs: ReadonlyMap<NodeName, number>;
   readonly nowMs: number;
@@ -24,6 +25,41 @@ export type FollowFacts = {
   /** How long a node has to be dead before containers without volumes are made elsewhere. */
   readonly guardMs: number;
 };
+
+/** Workloads that are to run, by their volumes. */
+export type Sharers = ReadonlyMap<DatasetId, readonly WorkloadDoc[]>;
+
+export function sharersOf(workloads: readonly WorkloadDoc[]): Sharers {
+  const running = workloads.filter(({ wanted }) => wanted === 'running');
+  const uses = running.flatMap((doc) => doc.volumes.map(({ id }) => ({ id, doc })));
+  const byVolume = Map.groupBy(uses, ({ id }) => id);
+  return new Map([...byVolume].map(([id, entries]) => [id, entries.map(({ doc }) => doc)]));
+}
+
+/** On whichever nodes: what has to be on the same one, for its volumes or those of others among them. The nearest first, without itself. */
+export function sharingWith(doc: WorkloadDoc, sharers: Sharers): readonly WorkloadDoc[] {
+  const found = new Map([[doc.id, doc]]);
+  // Grows while it is walked through.
+  for (const one of found.values())
+    for (const { id } of one.volumes)
+      for (const other of sharers.get(id) ?? []) if (!found.has(other.id)) found.set(other.id, other);
+  return [...found.values()].slice(1);
+}
+
+/**
+ * Of a workload whose node lives, and which can run on another one only: what is there has one of its volumes. Its node was dead when that
+ * was taken over, and is back. Undefined too where others keep its volumes on several nodes: it would go to and fro.
+ */
+function keeperElsewhere(doc: WorkloadDoc, { volumes, sharers, alive }: FollowFacts): WorkloadDoc | undefined {
+  const ownerOf = ({ id }: WorkloadVolume) => volumes.get(id)?.owner;
+  if (doc.volumes.every((volume) => ownerOf(volume) === doc.node)) return undefined;
+  const keepers = doc.volumes.flatMap((volume) =>
+    (sharers.get(volume.id) ?? []).filter(({ id, node }) => id !== doc.id && node === ownerOf(volume)),
+  );
+  const [keeper] = keepers;
+  if (keeper === undefined || keepers.some(({ node }) => node !== keeper.node)) return undefined;
+  return keeper.node !== doc.node && alive.has(keeper.node) ? keeper : undefined;
+}
 
 export type Follow =
   /** It is where it is to be, or another node's business. */
@@ -38,15 +74,23 @@ export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   if (doc.node === me || doc.wanted === 'stopped' || doc.move !== null) return { kind: 'none' };
   // What needs no pool goes on there.
   const isPoolLost = facts.nodes.get(doc.node)?.poolLost === true && doc.volumes.length > 0;
-  if (alive.has(doc.node) && !isPoolLost) return { kind: 'none' };
+  const isLeft = !alive.has(doc.node) || isPoolLost;
+  // A node that runs something keeps its volumes, so there is no other place for what shares them.
+  const ahead = isLeft
+    ? sharingWith(doc, facts.sharers).find(({ node }) => node !== doc.node && alive.has(node))
+    : keeperElsewhere(doc, facts);
+  if (!isLeft && ahead === undefined) return { kind: 'none' };
   // It would be started on an empty volume of that name.
   if (isGivenUp(doc, facts)) return { kind: 'none' };
   const [first] = doc.volumes.toSorted((a, b) => (a.name < b.name ? -1 : 1));
   if (first !== undefined) {
     const volume = volumes.get(first.id);
-    if (volume?.owner !== me || volume.trashed !== null) return { kind: 'none' };
-    const state = alive.has(doc.node) ? `the pool of node ${doc.node} has failed` : `node ${doc.node} is dead`;
-    return unlessObstacles(doc, `${state}, and volume ${first.name} is here now`);
+    if (volume === undefined || volume.trashed !== null || (ahead?.node ?? volume.owner) !== me)
+      return { kind: 'none' };
+    const state = isPoolLost ? `the pool of node ${doc.node} has failed` : `node ${doc.node} is dead`;
+    const here =
+      ahead === undefined ? `volume ${first.name}` : `container ${ahead.name}, which shares volumes with it,`;
+    return unlessObstacles(doc, `${isLeft ? `${state}, and ` : ''}${here} is here now`);
   }
   if (doc.failover !== 'auto') return { kind: 'none' };
   const since = facts.deadSinceMs.get(doc.node);

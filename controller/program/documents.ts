@@ -144,11 +144,19 @@ function plain(doc: WorkloadDoc): unknown {
   return JSON.parse(JSON.stringify(doc));
 }
 
-/** Writes it over the version that was seen; null: as a new one. Answers whether it did. */
-export async function write(store: Store, doc: WorkloadDoc, index: string | null): Promise<boolean> {
+/** Writes it over the version that was seen; null: as a new one; and only if `others` have not changed. Answers whether it did. */
+export async function write(
+  store: Store,
+  doc: WorkloadDoc,
+  index: string | null,
+  others: readonly Stored<WorkloadDoc>[] = [],
+): Promise<boolean> {
   const value = JSON.stringify({ ...doc, revision: index === null ? doc.revision : doc.revision + 1 });
   const operation: Operation = { kind: 'compare-and-set', key: workloadKeys.workload(doc.id), value, index };
-  return (await store.transact([operation])).kind === 'done';
+  const checks = others.map((other): Operation => {
+    return { kind: 'check-index', key: workloadKeys.workload(other.doc.id), index: other.index };
+  });
+  return (await store.transact([...checks, operation])).kind === 'done';
 }
 
 export async function remove(store: Store, { doc, index }: Stored<WorkloadDoc>): Promise<boolean> {

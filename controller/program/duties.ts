@@ -22,8 +22,8 @@ import type { Stored } from './view.ts';
 export type Duties = {
   /** Its container is gone: a person has removed it. */
   forget(doc: WorkloadDoc): Promise<void>;
-  /** Of a dead node: it is this node's from now on. */
-  claim(doc: WorkloadDoc, why: string): Promise<void>;
+  /** Of a dead node: it is this node's from now on, if `others`, by which that was decided, are still as they were seen. */
+  claim(doc: WorkloadDoc, why: string, others: readonly Stored<WorkloadDoc>[]): Promise<void>;
   /** Its container is to be made here. */
   make(doc: WorkloadDoc, images: readonly NodeName[], signal: AbortSignal): Promise<void>;
   /** Its node has left the cluster, and it is to run nowhere else. */
@@ -37,6 +37,9 @@ export type Duties = {
 };
 
 const leftSchema = z.object({ Name: z.string(), Image: z.string(), State: z.object({ Status: z.string() }) });
+
+/** A transaction of the store holds 64 operations. */
+const othersMax = 60;
 
 export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Duties {
   const { node, store, docker, images, maker, events, clock, log } = home;
@@ -59,7 +62,7 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
         log.info({ event: 'workload.removed', name: seen.name }, 'its container was removed');
     },
 
-    async claim(seen, why) {
+    async claim(seen, why, others) {
       const current = await fresh(seen);
       if (current === null) return;
       // It was here before, and was not put away yet. The document forgets it now, so this is the last chance to do that.
@@ -71,7 +74,7 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
       // Its end was flock's doing, if Docker has not started it by itself.
       const stoppedByFlockAtMs = isHere ? Math.round(clock.nowMs()) : undefined;
       const placed = { ...next, stoppedByFlockAtMs, revision: current.doc.revision };
-      if (!(await write(store, placed, current.index))) return;
+      if (!(await write(store, placed, current.index, others.slice(0, othersMax)))) return;
       log.info({ event: 'workload.claimed', name: seen.name, from: seen.node, reason: why }, 'this node makes it');
       if (isHere) events.tell('recreated', seen.name, `its container of before on ${node} is used again: ${why}`);
     },

@@ -1,6 +1,6 @@
 import type { DockerWatch } from '../docker/watch.ts';
 import { messageOf } from '../model/errors.ts';
-import { followOf, imageNodesOf, isLeftOver } from '../model/following.ts';
+import { followOf, imageNodesOf, isLeftOver, sharersOf, sharingWith } from '../model/following.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
 import { timings } from '../model/timing.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
@@ -184,11 +184,19 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     const docs = [...seen.workloads.values()].map(({ doc }) => doc);
     const here = new Set<string>(watch.containers()?.map(({ Id }) => Id));
     const workloadsOn = Map.groupBy(docs, (doc) => doc.node);
-    const facts = { ...seen, workloadsOn, me: node, nowMs: clock.bootMs(), guardMs: timings[seen.profile].guardMs };
+    const sharers = sharersOf(docs);
+    const facts = {
+      ...seen,
+      workloadsOn,
+      sharers,
+      me: node,
+      nowMs: clock.bootMs(),
+      guardMs: timings[seen.profile].guardMs,
+    };
     for (const doc of docs) {
       const former = doc.move === null ? doc.former.filter((one) => one.node === node) : [];
       if (former.some(({ why, containerId }) => why === 'left' && here.has(containerId)) && mayReturn(doc, seen)) {
-        begin(jobs, `claim ${doc.id}`, () => duties.claim(doc, `it was not made on ${doc.node} yet`));
+        begin(jobs, `claim ${doc.id}`, () => duties.claim(doc, `it was not made on ${doc.node} yet`, []));
         continue;
       }
       for (const one of former) begin(jobs, `put away ${one.containerId}`, () => duties.putAway(doc, one));
@@ -201,7 +209,13 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
       if (follow.kind === 'wait') within(follow.ms);
       else if (follow.kind === 'refused') tellOnce('failover-refused', doc, follow.why);
       else if (follow.kind === 'claim' && former.every((one) => !jobs.isRunning(`put away ${one.containerId}`)))
-        begin(jobs, `claim ${doc.id}`, () => duties.claim(doc, follow.why));
+        begin(jobs, `claim ${doc.id}`, () =>
+          duties.claim(
+            doc,
+            follow.why,
+            sharingWith(doc, sharers).flatMap(({ id }) => seen.workloads.get(id) ?? []),
+          ),
+        );
       else if (isLeftOver(doc, facts)) begin(jobs, `drop ${doc.id}`, () => duties.drop(doc));
       else if (seen.alive.has(doc.node) && imageNodesOf(doc, facts).includes(node)) bringImage(doc, jobs);
     }

@@ -292,6 +292,14 @@ export const mutations: readonly Mutation[] = [
     rules: ['M5'],
     seedsMax: 1_000,
   },
+  {
+    name: 'a workload follows its first volume, whoever shares it',
+    of: 'controllers',
+    file: 'controller/model/following.ts',
+    changes: [{ from: '(ahead?.node ?? volume.owner) !== me', to: 'volume.owner !== me' }],
+    rules: ['M1', 'failover'],
+    seedsMax: 1_000,
+  },
 ];
 
 /** Whether a run's failure is one of these rules. */

@@ -6,6 +6,8 @@ import {
   followOf,
   imageNodesOf,
   isLeftOver,
+  sharersOf,
+  sharingWith,
 } from '../../controller/model/following.ts';
 import { type NodeName, parseDatasetId, parseNodeName, parseVolumeName } from '../../controller/model/names.ts';
 import { placedOn, type WorkloadDoc, workloadIdFor } from '../../controller/model/workload.ts';
@@ -45,6 +47,7 @@ function facts(
     deadSinceMs: new Map([[n1, 0]]),
     silentSinceMs: new Map(),
     workloadsOn: new Map(),
+    sharers: new Map(),
     nowMs: 100_000,
     guardMs: 7_000,
     volumes: new Map(Object.entries(owners).map(([name, owner]) => [volume(name).id, { owner, trashed: null }])),
@@ -66,6 +69,39 @@ describe('a workload of a dead node', () => {
       'not yet',
     );
     assert.deepEqual(kinds(withVolumes), ['none', 'none', 'none', 'none'], 'of unknown volumes');
+  });
+
+  it('goes where something is to run that shares volumes with it, also by way of others', () => {
+    const sharing = (letter: string, node: NodeName, ...letters: readonly string[]) =>
+      workload({
+        id: workloadIdFor(letter.repeat(64)),
+        name: letter,
+        node,
+        volumes: letters.map((one) => volume(one + one)),
+      });
+    const [a, b, c] = [sharing('a', n1, 'v'), sharing('b', n1, 'v', 'w'), sharing('c', n1, 'w', 'x')];
+    const owners = { vv: n2, ww: n3, xx: n4 };
+    const takers = (...docs: readonly WorkloadDoc[]) => {
+      const sharers = sharersOf(docs);
+      return docs.map((doc) => names.filter((me) => followOf(doc, facts(me, { owners, sharers })).kind !== 'none'));
+    };
+    assert.deepEqual(takers(a, b, c), [[n2], [n2], [n3]], 'the first one decides');
+    assert.deepEqual(takers(placedOn(a, n2, null, 'left'), b, c), [[], [n2], [n2]]);
+    assert.deepEqual(takers(a, b, placedOn(c, n3, null, 'left')), [[n3], [n3], []]);
+    assert.deepEqual(takers({ ...a, wanted: 'stopped', node: n4 }, b, c), [[], [n2], [n3]], 'needs nothing');
+    assert.deepEqual(
+      sharingWith(a, sharersOf([a, b, c, sharing('d', n1, 'y')])).map(({ name }) => name),
+      ['b', 'c'],
+    );
+    const taken = { owners: { vv: n1, ww: n3, xx: n4 }, sharers: sharersOf([a, b, placedOn(c, n3, null, 'left')]) };
+    assert.deepEqual(kinds(a, taken), ['none', 'none', 'claim', 'none'], 'its own volume has still to come');
+    const back = { ...taken, alive: new Set(names) };
+    assert.deepEqual(kinds(b, back), ['none', 'none', 'none', 'none'], 'needs what is kept on two nodes');
+    const without = { ...back, sharers: sharersOf([b, placedOn(c, n3, null, 'left')]) };
+    assert.deepEqual(kinds(b, without), ['none', 'none', 'claim', 'none'], 'its node is back, and one volume is kept');
+    assert.deepEqual(kinds(b, { ...without, sharers: sharersOf([b]) }), ['none', 'none', 'none', 'none']);
+    const follow = followOf(b, facts(n3, { owners, sharers: sharersOf([a, b, placedOn(c, n3, null, 'left')]) }));
+    assert.match('why' in follow ? follow.why : '', /container c, which shares volumes with it, is here/);
   });
 
   it('and of a living one whose pool has failed, unless it needs no pool', () => {

@@ -25,10 +25,15 @@ const lateMsMax = 10_000;
 const policies = ['no', 'unless-stopped', 'always', 'on-failure'] as const;
 const image = { id: imageId, names: new Set(['postgres:15']) };
 
+type Ran = { readonly host: Host; readonly name: string; readonly volumes: readonly string[] };
+/** `from`: of `--volumes-from`. */
+type Shared = { readonly volumes: readonly string[]; readonly from: readonly string[] | null };
+
 export function createPeople(world: World): People {
   const { scheduler, random, store } = world;
   const admin = store.connect('people');
   const names: string[] = [];
+  const ran: Ran[] = [];
 
   const volumeDoc = (name: string, owner: Host): VolumeDoc => {
     const others = world.hosts.filter((one) => one !== owner).map((one) => one.name);
@@ -40,8 +45,10 @@ export function createPeople(world: World): People {
     };
   };
 
-  async function run(host: Host, name: string, volumes: readonly string[]): Promise<void> {
-    const docs = volumes.map((volume) => volumeDoc(volume, host));
+  /** `shared`: volumes of others, which it mounts as well. */
+  async function run(host: Host, name: string, own: readonly string[], shared: Shared | null): Promise<void> {
+    const docs = own.map((volume) => volumeDoc(volume, host));
+    const volumes = [...own, ...(shared?.volumes ?? [])];
     const operations = docs.map((doc): Operation => {
       return { kind: 'compare-and-set', key: keys.volume(doc.id), value: JSON.stringify(doc), index: null };
     });
@@ -54,10 +61,19 @@ export function createPeople(world: World): People {
         StopTimeout: 5,
         Labels: isRouted ? { 'flock.service': name, 'flock.route': `http://${name}.example -> 80` } : {},
       },
-      hostConfig: { RestartPolicy: restart, PortBindings: {}, Binds: [] },
+      hostConfig: { RestartPolicy: restart, PortBindings: {}, Binds: [], VolumesFrom: shared?.from ?? null },
       mounts: volumes.map((volume) => ({ ...flockMount, Name: volume, Destination: `/${volume}` })),
     });
     names.push(name);
+    ran.push({ host, name, volumes });
+  }
+
+  /** Of a container that was run before, if it has some: all of them (`--volumes-from`), or one (`-v`). */
+  function shares(): (Shared & { readonly host: Host }) | null {
+    const others = ran.filter(({ volumes }) => volumes.length > 0);
+    if (others.length === 0 || random.chance(0.6)) return null;
+    const { host, name, volumes } = random.pick(others);
+    return random.chance(0.5) ? { host, volumes, from: [name] } : { host, volumes: [random.pick(volumes)], from: null };
   }
 
   /** By a random node that answers, as flockctl would. */
@@ -126,9 +142,10 @@ export function createPeople(world: World): People {
     async begin() {
       const count = random.whole(1, 4);
       for (let number = 1; number <= count; number += 1) {
-        const host = random.pick(world.hosts);
-        const volumes = random.chance(0.3) ? [] : random.chance(0.6) ? [`v${number}`] : [`v${number}`, `w${number}`];
-        await run(host, `app${number}`, volumes);
+        const shared = shares();
+        const host = shared?.host ?? random.pick(world.hosts);
+        const own = random.chance(0.3) ? [] : random.chance(0.6) ? [`v${number}`] : [`v${number}`, `w${number}`];
+        await run(host, `app${number}`, own, shared);
       }
       world.trace(
         () =>
