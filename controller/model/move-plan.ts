@@ -84,7 +84,7 @@ export function planGroup(
   const from = asked[0]?.node;
   if (from === undefined)
     throw new FlockError('service-not-found', `there is no container to move for ${quote(service)}`);
-  const volumes = volumesOf(workloads);
+  const volumes = volumesOf(workloads).filter((volume) => !isGoneAlready(volume, from, workloads, facts));
   const source = facts.nodes.find(({ name }) => name === from);
   return {
     service,
@@ -107,6 +107,18 @@ export function planGroup(
 
 export function volumesOf(workloads: readonly WorkloadDoc[]): readonly WorkloadVolume[] {
   return [...new Map(workloads.flatMap(({ volumes }) => volumes).map((volume) => [volume.id, volume])).values()];
+}
+
+/** Of stopped containers only, and on another node: an idle volume goes to where it is mounted, whenever that is. */
+function isGoneAlready(
+  { id }: WorkloadVolume,
+  from: NodeName,
+  group: readonly WorkloadDoc[],
+  facts: Pick<PlanFacts, 'volumes'>,
+): boolean {
+  const doc = facts.volumes.find((one) => one.id === id);
+  if (doc === undefined || doc.owner === from || doc.trashed !== null) return false;
+  return runningOf(group).every(({ volumes }) => volumes.every((volume) => volume.id !== id));
 }
 
 function servicesToPause(workloads: readonly WorkloadDoc[], routed: ReadonlySet<string>): readonly string[] {

@@ -85,6 +85,23 @@ describe('the plan of a move', () => {
     assert.deepEqual(plan({ workloads, routed: new Set() }).services, []);
   });
 
+  it('leaves out what only a stopped container has, and a drain has handed to another node', () => {
+    const workloads = [
+      workload('web', 'n1', { volumes: ['data'] }),
+      workload('old', 'n1', { volumes: ['data', 'dump'], wanted: 'stopped' }),
+    ];
+    const volumes = [volumeDoc('data', 'n1'), volumeDoc('dump', 'n3')];
+    const found = plan({ workloads, volumes });
+    assert.deepEqual(namesOf(found).toSorted(), ['old', 'web']);
+    assert.deepEqual(
+      found.volumes.map(({ name }) => name),
+      ['data'],
+    );
+    assert.deepEqual(found.obstacles, []);
+    const running = workloads.map((one) => ({ ...one, wanted: 'running' as const }));
+    assert.deepEqual(plan({ workloads: running, volumes }).obstacles, ['volume dump belongs to n3, not to n1']);
+  });
+
   const named: readonly (readonly [string, Partial<PlanFacts>, RegExp, string?, object?])[] = [
     ['the same node', {}, /^it is on n1 already$/, 'n1'],
     [
