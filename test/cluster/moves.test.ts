@@ -3,11 +3,12 @@ import { chaos } from './moves/chaos.ts';
 import { databases } from './moves/databases.ts';
 import { drains } from './moves/drain.ts';
 import { failovers, hostKilled } from './moves/failover.ts';
+import { groups } from './moves/groups.ts';
 import { movesUnderLoad, nginxMoved } from './moves/moves.ts';
 import { rollbacks } from './moves/rollbacks.ts';
 
 /** Controllers on several hosts: containers go to another one, on purpose or because theirs is dead. */
-onCluster('btrfs', [movesUnderLoad, nginxMoved, databases, rollbacks, hostKilled, failovers, drains, chaos], {
+onCluster('btrfs', [movesUnderLoad, nginxMoved, databases, groups, rollbacks, hostKilled, failovers, drains, chaos], {
   proxy: true,
   title: 'controllers',
 });
