@@ -35,10 +35,16 @@ export async function handOver(
   for (;;) {
     signal.throwIfAborted();
     const leftMs = untilBootMs - clock.bootMs();
-    const [current, workloads] = await Promise.all([
-      readMove(store, begun.id),
-      Promise.all(begun.members.map(({ workload }) => readWorkload(store, workload))),
-    ]);
+    const found = await documentsOf(tools, begun).catch((error: unknown) => {
+      // Who turns back has to write that down, and would wait for the store as well.
+      if (leftMs >= deadlineMsMin && hasCode(error, 'store-unavailable')) return null;
+      throw error;
+    });
+    if (found === null) {
+      await clock.sleep(againMs, signal);
+      continue;
+    }
+    const [current, workloads] = found;
     if (current === null || !isAt(current.doc, begun)) return;
     if (side === 'to' && current.doc.abort !== null)
       throw new FlockError('move-refused', `turned back: ${current.doc.abort}`);
@@ -63,6 +69,11 @@ export async function handOver(
     }
     await clock.sleep(againMs, signal);
   }
+}
+
+/** The record and the workloads' documents as they are now. */
+function documentsOf({ store }: MoveTools, { id, members }: MoveDoc) {
+  return Promise.all([readMove(store, id), Promise.all(members.map(({ workload }) => readWorkload(store, workload)))]);
 }
 
 /** The workloads' documents with the other node in them. */

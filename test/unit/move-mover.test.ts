@@ -285,6 +285,22 @@ describe('moving containers', () => {
     }
   });
 
+  it('waits for the election of the store’s leader at the commit, as it has to before it could turn back', async () => {
+    const { calls } = await run(group());
+    const at = calls.findIndex(({ what }) => what === 'hand-over');
+    const world = await run(group(), {
+      prepare: (one) => {
+        one.onCall = (number) => {
+          if (number !== at) return;
+          one.memory.loseLeader();
+          one.scheduler.after(8_000, () => one.memory.electLeader());
+        };
+      },
+    });
+    assert.deepEqual([...stepsOf(world), world.move()?.step], [...wayThere, 'done'], world.move()?.failure?.reason);
+    checkServes(world, 'elected');
+  });
+
   it('comes back in time from a target that starts too slowly', async () => {
     for (const startMs of [31_000, 35_000, 200_000]) {
       for (const given of [group(), caseOf([workload('web', 'n1')])]) {
