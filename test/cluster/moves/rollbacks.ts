@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { poolView } from '../../../controller/model/api.ts';
-import type { MoveDoc, MoveStep } from '../../../controller/model/move.ts';
+import { type MoveDoc, type MoveStep, moveLimitsDefault, moveSteps } from '../../../controller/model/move.ts';
 import { importApp } from '../../support/app-import.ts';
 import { appUserOption, appVolumeOptions, nginx } from '../../support/apps.ts';
 import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
@@ -19,11 +19,13 @@ import { createVolume, fill, type Members, sumOf } from '../../support/cluster/m
 import {
   describe as describeMove,
   happened,
-  killProcess,
   known,
   type Moving,
   pidOf,
+  processesOf,
   reaches,
+  signalAll,
+  standStillAt,
   startMove,
   workloadsOf,
 } from '../../support/cluster/moving.ts';
@@ -31,6 +33,12 @@ import type { RequestLoad } from '../../support/cluster/request-load.ts';
 import { until } from '../../support/until.ts';
 
 const servesAgainMsMax = 90_000;
+/** Later than at the end of the pause some clients have their answers where the processors are busy. */
+const lateMsMax = 5_000;
+const shortMs = 12_000;
+const shortly = ['--timeout', `${shortMs / 1000}s`];
+/** How often a move may be through with a step before its controller can be stopped there. */
+const triesMax = 6;
 
 /** Something breaks in the middle of a move: the service answers again, on one side, with all of its data, and the record says why. */
 export function rollbacks(members: () => Members): void {
@@ -47,8 +55,16 @@ export function rollbacks(members: () => Members): void {
     await answersFrom(hosts(), counter, 'n1');
   }
 
-  /** The service answers from this host at all that are up, and nothing that was answered is missing. */
-  async function servedBy(host: ClusterHost, loads: readonly RequestLoad[], mayFail: boolean): Promise<void> {
+  /**
+   * The service answers from this host at all that are up, and nothing that was answered is missing. Where no request may fail none has waited
+   * for longer than the pause.
+   */
+  async function servedBy(
+    host: ClusterHost,
+    loads: readonly RequestLoad[],
+    mayFail: boolean,
+    pauseMs = moveLimitsDefault.pauseMs,
+  ): Promise<void> {
     await answersFrom(
       hosts().filter((one) => one.isUp()),
       web,
@@ -58,7 +74,11 @@ export function rollbacks(members: () => Members): void {
     const results = await Promise.all(loads.map((one) => one.stop()));
     const { failed, faults, answered } = checkNoted(await notedBy(host, web), results);
     assert.deepEqual(faults, []);
-    if (!mayFail) assert.deepEqual(failed, []);
+    const longestMs = Math.max(...loads.map((one) => one.seen().longestMs));
+    if (!mayFail) {
+      assert.deepEqual(failed, []);
+      assert.ok(longestMs <= pauseMs + lateMsMax, `a request took ${longestMs} ms, and the pause is ${pauseMs} ms`);
+    }
     assert.ok(answered > 20, `${answered} requests`);
     assert.equal((await ownerOf(members(), web.volume)).name, host.name);
     const docs = (await workloadsOf(members())).filter(({ name }) => name === 'web');
@@ -81,6 +101,38 @@ export function rollbacks(members: () => Members): void {
       (await happened(members(), 'move-failed', /web|shop/)).length > 0 ? true : undefined,
     );
     return move;
+  }
+
+  type Caught = {
+    readonly moving: Moving;
+    readonly from: ClusterHost;
+    readonly to: ClusterHost;
+    /** When all stood still (wall clock). */
+    readonly atMs: number;
+  };
+
+  /** Moves the service to and fro until its source's controller stands still at this step; does the work then, and has it go on. */
+  async function caughtAt(
+    step: MoveStep,
+    first: ClusterHost,
+    work: (move: MoveDoc, pids: readonly number[]) => Promise<unknown>,
+  ): Promise<Caught> {
+    let from = first;
+    for (let tries = 1; tries <= triesMax; tries += 1) {
+      const to = from.number === 1 ? n(2) : n(1);
+      const pids = await processesOf(from, 'flock-controller');
+      const moving = startMove(members(), n(3), 'web', to);
+      const found = await standStillAt(members(), moving, step, pids);
+      if (found !== null) {
+        const atMs = Date.now();
+        await work(found, pids).finally(() => signalAll(pids, 'SIGCONT'));
+        return { moving, from, to, atMs };
+      }
+      const { move } = await moving.over;
+      assert.equal(move.step, 'done', describeMove(move));
+      from = to;
+    }
+    throw new Error(`${triesMax} moves were through with ${step} too soon`);
   }
 
   describe('moves that go wrong', () => {
@@ -155,9 +207,10 @@ export function rollbacks(members: () => Members): void {
       await touch(n(1), 'slow');
       const loads = loadCounter([n(1), n(3)], web);
       const moving = startMove(members(), n(1), 'web', n(2));
-      await reaches(members(), moving, 'starting');
+      assert.equal((await reaches(members(), moving, 'starting')).step, 'starting');
       await n(2).kill();
-      await moving.over;
+      const { move } = await moving.over;
+      assert.deepEqual([move.step, move.failure], ['failed', { step: 'starting', reason: 'n2 is dead' }]);
       await servedBy(n(1), loads, true);
       await n(2).boot();
       await until('n2 has no container of it that runs', 60_000, async () => {
@@ -174,16 +227,43 @@ export function rollbacks(members: () => Members): void {
       const loads = loadCounter(hosts(), web);
       let at = n(1);
       const steps: readonly MoveStep[] = ['preparing', 'copying', 'pausing', 'draining', 'stopping', 'committing'];
+      const order = (step: MoveStep) => moveSteps.indexOf(step);
       for (const step of [...steps, 'cleaning' as const]) {
-        const to = at.number === 1 ? n(2) : n(1);
-        const moving = startMove(members(), n(3), 'web', to);
-        await reaches(members(), moving, step);
-        await killProcess(at, 'flock-controller').catch(() => undefined);
+        const { moving, from, to, atMs } = await caughtAt(step, at, async (_, pids) => signalAll(pids, 'SIGKILL'));
         const { move } = await moving.over;
-        if (move.step === 'done') at = to;
-        else assert.notEqual(move.failure, null, describeMove(move));
+        const text = `killed at ${step}: ${describeMove(move)}`;
+        if (move.step === 'done') assert.equal(move.failure, null, text);
+        else assert.ok(move.failure !== null && order(move.failure.step) >= order(step), text);
+        // The other two are the target's, and the plugin's.
+        const line = move.history.find((one) => one.step === step);
+        if (step !== 'preparing' && step !== 'committing')
+          assert.ok(line !== undefined && line.startedAtMs + line.ms >= atMs, `it was over before ${atMs}; ${text}`);
+        at = move.step === 'done' ? to : from;
         await answersFrom(hosts(), web, at.name, servesAgainMsMax);
       }
+      await servedBy(at, loads, false);
+    });
+
+    it('somebody aborts it while data is copied, and while requests end: it is served on, by the same process', async () => {
+      await begin();
+      const startedAt = () => n(1).docker('inspect', '--format', '{{.State.StartedAt}}', 'web');
+      const started = await startedAt();
+      const loads = loadCounter(hosts(), web);
+      let at = n(1);
+      for (const [step, next] of [
+        ['copying', 'pausing'],
+        ['draining', 'stopping'],
+      ] as const) {
+        const { moving, from } = await caughtAt(step, at, async ({ id }) =>
+          assert.match(await n(3).flockctl('moves', 'abort', id), new RegExp(`^Move ${id} of web turns back`)),
+        );
+        // What it has written itself meanwhile is the next step, which is not begun then.
+        await turnedBack(moving, [step, next], /turned back: a person asked for it/);
+        at = from;
+      }
+      if (at === n(1)) assert.equal(await startedAt(), started);
+      const other = at === n(1) ? n(2) : n(1);
+      assert.ok(!(await other.docker('ps', '-a', '--format', '{{.Names}}')).split('\n').includes('web'));
       await servedBy(at, loads, false);
     });
 
@@ -231,11 +311,11 @@ export function rollbacks(members: () => Members): void {
       const pid = String(await pidOf(n(3), 'flock-proxy'));
       await n(3).host.run('kill', ['-STOP', pid]);
       try {
-        await turnedBack(startMove(members(), n(1), 'web', n(2)), ['pausing'], /n3/);
+        await turnedBack(startMove(members(), n(1), 'web', n(2), shortly), ['pausing'], /n3/);
       } finally {
         await n(3).host.run('kill', ['-CONT', pid]);
       }
-      await servedBy(n(1), loads, false);
+      await servedBy(n(1), loads, false, shortMs);
       assert.equal(await n(1).docker('inspect', '--format', '{{.State.StartedAt}}', 'web'), started);
     });
 
@@ -263,11 +343,11 @@ export function rollbacks(members: () => Members): void {
       await fill(n(1), web.volume, 150);
       await n(2).docker('create', '--name', 'other', '-p', '9099:80', 'flock/busybox:latest', 'sleep', '10000');
       const loads = loadCounter(hosts(), web);
-      const moving = startMove(members(), n(1), 'web', n(2));
+      const moving = startMove(members(), n(1), 'web', n(2), shortly);
       await reaches(members(), moving, 'copying');
       await n(2).docker('start', 'other');
       await turnedBack(moving, ['starting'], /9099|port/);
-      await servedBy(n(1), loads, false);
+      await servedBy(n(1), loads, false, shortMs);
       await n(2).docker('rm', '-f', 'other');
     });
 
@@ -275,21 +355,31 @@ export function rollbacks(members: () => Members): void {
       await begin();
       await touch(n(1), 'mute-n2');
       const loads = loadCounter(hosts(), web);
-      await turnedBack(startMove(members(), n(1), 'web', n(2), ['--timeout', '12s']), ['starting'], /ready|8080/);
-      await servedBy(n(1), loads, false);
+      await turnedBack(startMove(members(), n(1), 'web', n(2), shortly), ['starting'], /ready|8080/);
+      await servedBy(n(1), loads, false, shortMs);
     });
 
-    it('Consul’s leader dies in the middle', async () => {
+    it('Consul’s leader dies while data is copied, and while the volumes change hands', async () => {
       await begin();
       const loads = loadCounter(hosts(), web);
-      const moving = startMove(members(), n(1), 'web', n(2));
-      await reaches(members(), moving, 'copying');
-      const { undo } = await members().cluster.killLeader();
-      await sleep(3_000);
-      await undo();
-      const { move } = await moving.over;
-      await servedBy(move.step === 'done' ? n(2) : n(1), loads, true);
-      if (move.step === 'failed') assert.notEqual(move.failure, null);
+      let at = n(1);
+      for (const step of ['copying', 'committing'] as const) {
+        const leading = await members().cluster.waitForLeader();
+        let undo = async () => {};
+        const { moving, from, to } = await caughtAt(step, at, async () => {
+          undo = await leading.killDaemon('consul');
+        });
+        await sleep(3_000);
+        await undo();
+        const { move } = await moving.over;
+        if (move.step === 'done') assert.equal(move.failure, null, describeMove(move));
+        // Without its own Consul a host is dead for the others after a while.
+        else assert.match(move.failure?.reason ?? '', /Consul|store|is dead|has gone/, describeMove(move));
+        at = move.step === 'done' ? to : from;
+        await answersFrom(hosts(), web, at.name, servesAgainMsMax);
+        await members().cluster.waitForConsul();
+      }
+      await servedBy(at, loads, true);
     });
   });
 }

@@ -1,3 +1,5 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type EventDoc, type EventKind, eventKeys, eventSchema } from '../../../controller/model/events.ts';
 import {
   decodeMove,
@@ -121,6 +123,35 @@ export async function reaches(members: Members, { begun }: Moving, step: MoveSte
   });
 }
 
+/** What a controller gets done in this time is less than two steps: each waits for the store, and for Docker or the proxies. */
+const sliceMs = 10;
+/** What it had sent when it was stopped has come by then. */
+const underWayMs = 40;
+
+/**
+ * Has processes stand still at this step of the move; answers the record of then. They go on in short slices until it is there. Null: it was
+ * there too shortly, and they go on.
+ */
+export async function standStillAt(
+  members: Members,
+  { begun }: Moving,
+  step: MoveStep,
+  pids: readonly number[],
+): Promise<MoveDoc | null> {
+  const { id } = await begun;
+  const wanted = moveSteps.indexOf(step);
+  const look = async () => (await movesOf(members).catch(() => [])).find((one) => one.id === id);
+  for (const end = performance.now() + moveMsMax; performance.now() < end; await sleep(sliceMs)) {
+    signalAll(pids, 'SIGSTOP');
+    const found = await look();
+    if (found?.step === step) await sleep(underWayMs);
+    if (found?.step === step && (await look())?.step === step) return found;
+    signalAll(pids, 'SIGCONT');
+    if (found !== undefined && moveSteps.indexOf(found.step) >= wanted) return null;
+  }
+  throw new Error(`move ${id} has not come to ${step} within ${moveMsMax} ms`);
+}
+
 export function describe({ step, failure, history }: MoveDoc): string {
   const lines = history.map(({ step: past, node, ms, note }) => `  ${past} on ${node}, ${ms} ms: ${note}`);
   return [`${step}, ${failure === null ? 'without a failure' : `${failure.step}: ${failure.reason}`}`, ...lines].join(
@@ -131,7 +162,7 @@ export function describe({ step, failure, history }: MoveDoc): string {
 export const happened = async (members: Members, kind: EventKind, subject: RegExp): Promise<readonly EventDoc[]> =>
   (await eventsOf(members)).filter((event) => event.kind === kind && subject.test(`${event.subject} ${event.text}`));
 
-/** The process of a container, as this machine numbers it. */
+/** The process of a container, as its host numbers it. */
 export async function pidOf(host: ClusterHost, container: string): Promise<number> {
   return Number(await host.docker('inspect', '--format', '{{.State.Pid}}', container));
 }
@@ -139,4 +170,24 @@ export async function pidOf(host: ClusterHost, container: string): Promise<numbe
 /** SIGKILL to a container's process, of which Docker hears as of any death. */
 export async function killProcess(host: ClusterHost, container: string): Promise<void> {
   await host.host.run('kill', ['-KILL', String(await pidOf(host, container))]);
+}
+
+/** All processes of a container, as this machine numbers them. */
+export async function processesOf(host: ClusterHost, container: string): Promise<readonly number[]> {
+  const id = await host.docker('inspect', '--format', '{{.Id}}', container);
+  const found: number[] = [];
+  for (const name of (await readdir('/proc')).filter((one) => /^\d+$/.test(one)))
+    if ((await readFile(`/proc/${name}/cgroup`, 'utf8').catch(() => '')).includes(id)) found.push(Number(name));
+  if (found.length === 0) throw new Error(`container ${container} on ${host.name} has no process`);
+  return found;
+}
+
+/** To those that are still there. */
+export function signalAll(pids: readonly number[], signal: NodeJS.Signals): void {
+  for (const pid of pids)
+    try {
+      process.kill(pid, signal);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
 }
