@@ -7,6 +7,7 @@ import {
   copyOf,
   createVolume,
   fill,
+  joinAnew,
   type Members,
   nodesOf,
   settled,
@@ -152,9 +153,7 @@ export function replicas(members: () => Members): void {
         );
       } finally {
         await n(3).boot();
-        const { token } = (await n(1).json('token', 'create')) as { readonly token: string };
-        const self = ['--name', 'n3', '--address', n(3).address, '--label', 'dc=west'];
-        await n(3).flockctl('join', n(1).address, token, ...self, '--store', 'http://127.0.0.1:8500');
+        await joinAnew(n(1), n(3));
       }
       await placed('moved', ['n3']);
       // What is left of the old copy goes with the next sweep, once a minute.

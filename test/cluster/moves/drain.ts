@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { labels } from '../../../packaging/proxy-containers.ts';
-import { answersFrom, counterOf, loadCounter, startCounter } from '../../support/cluster/counting.ts';
+import { answersFrom, counterOf, loadCounter, ownerOf, startCounter } from '../../support/cluster/counting.ts';
 import {
   copiesOf,
   createVolume,
+  joinAnew,
   type Members,
   startReplicatedWriter,
   volumesOf,
@@ -24,7 +25,7 @@ export function drains(members: () => Members): void {
   const web = counterOf('web');
 
   describe('flockctl node drain', () => {
-    it('empties a node of containers, volumes and copies, which is rebooted then, without a failed request; undrain opens it again', async () => {
+    it('empties a node of containers, volumes and copies, which is rebooted then, without a failed request; undrain opens it again, and drained once more it can be removed', async () => {
       // Wherever two of the nodes are left there is a place for each copy.
       const options = ['replicas=0', 'remote-replicas=1'];
       await startCounter(n(1), web, { volume: options });
@@ -71,11 +72,37 @@ export function drains(members: () => Members): void {
       );
       await n(2).flockctl('node', 'undrain', 'n1');
       const back = await until('n1 takes volumes again', 30_000, () =>
-        n(1)
-          .sh('fresh', 'echo here > /data/file && cat /data/file')
+        createVolume(n(1), 'fresh', options)
+          .then(() => n(1).sh('fresh', 'echo here > /data/file && cat /data/file'))
           .catch(() => undefined),
       );
       assert.equal(back, 'here');
+
+      await longFlockctl(n(2), 'node', 'drain', 'n1');
+      await n(1).kill();
+      // It may have been Consul's leader, too.
+      await members().cluster.waitForLeader();
+      await until('n1 is seen dead', 30_000, async () =>
+        /^n1 +DOWN/m.test(
+          await n(2)
+            .flockctl('node', 'ls')
+            .catch(() => ''),
+        )
+          ? true
+          : undefined,
+      );
+      await n(3).flockctl('node', 'rm', 'n1');
+      try {
+        assert.doesNotMatch(await n(2).flockctl('node', 'ls'), /^n1 /m);
+      } finally {
+        await n(1).boot();
+        await joinAnew(n(2), n(1));
+      }
+      await until('n1 is a node again, with its controller', 60_000, async () =>
+        /^n1 +up +\d/m.test(await n(2).flockctl('node', 'ls')) ? true : undefined,
+      );
+      await answersFrom(hosts(), replicated, (await ownerOf(members(), replicated.volume)).name);
+      assert.equal(await n(1).sh('fresh', 'cat /data/file'), 'here');
     });
   });
 }

@@ -259,6 +259,17 @@ export function others(cluster: Cluster, host: ClusterHost): readonly number[] {
   return cluster.hosts.map(({ number }) => number).filter((number) => number !== host.number);
 }
 
+/** A host whose node was removed, and that is up again, is a node again. `at`: one that is. */
+export async function joinAnew(at: ClusterHost, host: ClusterHost): Promise<void> {
+  const { token } = (await at.json('token', 'create')) as { readonly token: string };
+  const labels = Object.entries(memberLabels[host.number - 1] ?? {});
+  const self = [
+    ...['--name', host.name, '--address', host.address, '--store', 'http://127.0.0.1:8500'],
+    ...labels.flatMap(([label, value]) => ['--label', `${label}=${value}`]),
+  ];
+  await host.flockctl('join', at.address, token, ...self);
+}
+
 /** Puts random bytes into a file of the volume. */
 export function fill(host: ClusterHost, volume: string, mebibytes: number, file = 'blob'): Promise<string> {
   const write = `dd if=/dev/urandom of=/data/${file} bs=1M count=${mebibytes} 2>/dev/null`;
