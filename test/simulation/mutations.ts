@@ -300,6 +300,15 @@ export const mutations: readonly Mutation[] = [
     rules: ['M1', 'failover'],
     seedsMax: 1_000,
   },
+  {
+    name: 'two nodes take apart what shares volumes',
+    of: 'controllers',
+    file: 'controller/program/documents.ts',
+    changes: [{ from: 'const checks = others.map(', to: 'const checks = others.slice(0, 0).map(' }],
+    rules: ['M1', 'failover'],
+    from: 1_001,
+    seedsMax: 1_000,
+  },
 ];
 
 /** Whether a run's failure is one of these rules. */

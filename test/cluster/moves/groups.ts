@@ -181,8 +181,10 @@ export function groups(members: () => Members): void {
       await settled(members());
       await n(1).kill();
       const nodes = await until('both are made elsewhere', servesAgainMsMax, async () => {
-        const docs = (await workloadsOf(members())).filter(({ name }) => name === db || name === app.name);
-        return docs.every(({ node, containerId }) => node !== 'n1' && containerId !== null)
+        // Consul may have to elect another leader first.
+        const all = await workloadsOf(members()).catch(() => []);
+        const docs = all.filter(({ name }) => name === db || name === app.name);
+        return docs.length === 2 && docs.every(({ node, containerId }) => node !== 'n1' && containerId !== null)
           ? docs.map(({ node }) => node)
           : undefined;
       });
