@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { checkNoted } from '../support/cluster/counting.ts';
 import { checkRecords, type Entry } from '../support/cluster/records.ts';
+import { checkTurns } from '../support/cluster/turns.ts';
 
 const entry = (number: number, node = 'n1', bootSeconds = number): Entry => ({ number, node, bootSeconds });
 const lineOf = ({ number, node, bootSeconds }: Entry) => `${number} ${node} ${bootSeconds.toFixed(2)}\n`;
@@ -22,6 +23,25 @@ describe('the check of a volume with records', () => {
     const text = fileOf(entry(1), entry(2, 'n2', 9));
     assert.deepEqual(checkRecords(text, [entry(1), entry(2), entry(3)]).lost, [entry(2), entry(3)]);
     assert.deepEqual(checkRecords('', [entry(1)]), { last: 0, faults: [], lost: [entry(1)] });
+  });
+});
+
+describe('the check of who wrote a volume', () => {
+  const text = fileOf(entry(1), entry(2), entry(3, 'n2'), entry(4));
+
+  it('has nothing against owners in turn, of which some wrote nothing', () => {
+    for (const owners of [
+      ['n1', 'n2', 'n1'],
+      ['n3', 'n1', 'n1', 'n2', 'n3', 'n1', 'n2'],
+    ])
+      assert.deepEqual(checkTurns(text, owners), []);
+  });
+
+  it('finds who wrote without being the owner, or in the time of another one', () => {
+    for (const owners of [['n1', 'n2'], ['n1'], ['n2', 'n1'], []]) assert.equal(checkTurns(text, owners).length, 1);
+    assert.deepEqual(checkTurns(fileOf(entry(1), entry(2, 'n2', 9), entry(3, 'n2', 8)), ['n1', 'n2']), [
+      'record 3 is of n2 at 8, the one before it of n2 at 9',
+    ]);
   });
 });
 

@@ -12,18 +12,24 @@ import {
   startCounter,
 } from '../../support/cluster/counting.ts';
 import { failDisk } from '../../support/cluster/dead-disk.ts';
+import { followWriters } from '../../support/cluster/log-followers.ts';
 import { assertRescued } from '../../support/cluster/lost-records.ts';
 import {
   acknowledgedAfter,
+  copyOf,
+  createVolume,
   isolate,
   type Members,
   settled,
   startReplicatedWriter,
+  timing,
+  volumeOf,
 } from '../../support/cluster/members.ts';
 import { happened, known, workloadsOf } from '../../support/cluster/moving.ts';
 import { bootSeconds } from '../../support/cluster/probes.ts';
 import { acknowledged, checkRecords, type Entry, readRecords, type Writer } from '../../support/cluster/records.ts';
 import { startRequestLoad } from '../../support/cluster/request-load.ts';
+import { assertInTurns, checkTurns, followOwners, writersIn } from '../../support/cluster/turns.ts';
 import { runScript } from '../../support/cluster/web.ts';
 import { until } from '../../support/until.ts';
 
@@ -38,6 +44,7 @@ const echo = `
   process.on('SIGTERM', () => process.exit(0));
   require('node:http').createServer((req, res) => res.end((req.headers['x-request-id'] ?? '-') + ' ' + node + ' 1')).listen(8080);`;
 const copies = ['replicas=1', 'remote-replicas=1', 'failover=auto'];
+const lone = 'lone';
 
 /** What all of these tests begin with and look at in the end. */
 function sceneOf(members: () => Members) {
@@ -114,6 +121,12 @@ export function hostKilled(members: () => Members): void {
   describe('failover', () => {
     it('a host is killed: its containers are made elsewhere, routes follow, and what it had is put away when it is back', async () => {
       const { webId, writerId } = await begin();
+      // Its only copy is in the other data center, and then the owner of that one's.
+      await createVolume(n(1), lone, ['replicas=0', 'remote-replicas=1', 'failover=auto']);
+      await n(1).sh(lone, 'echo kept > /data/file');
+      await until('the lone volume has its copy', 60_000, async () =>
+        (await copyOf(n(1), lone, 'n3'))?.state === 'in-sync' ? true : undefined,
+      );
       const loads = loadCounter([n(2), n(3)], web);
       const killedAt = await bootSeconds();
       const before = await acknowledged(n(1), { ...writer, container: writerId });
@@ -130,6 +143,11 @@ export function hostKilled(members: () => Members): void {
       console.log(`      both were back ${(backAt - killedAt).toFixed(1)} s after the kill`);
       assert.ok((await happened(members(), 'failover', /log/)).length > 0);
       assert.ok((await happened(members(), 'recreated', /web/)).length > 0);
+      // No other copy lives, so nobody waits for the dead node.
+      await until('there is another copy of the lone volume', 60_000, async () =>
+        (await copyOf(n(3), lone, 'n2').catch(() => null))?.state === 'in-sync' ? true : undefined,
+      );
+      assert.equal((await volumeOf(members(), lone)).doc.owner, 'n3');
 
       await n(1).boot();
       await assertPutAway([webId, writerId]);
@@ -143,6 +161,7 @@ export function hostKilled(members: () => Members): void {
       assert.ok(answered > 100);
       const last = await acknowledged(n(1), { ...writer, container: writerId });
       await assertOneWriter(now, last.length > 0 ? last : before);
+      assert.equal(await n(2).sh(lone, 'cat /data/file'), 'kept');
     });
   });
 }
@@ -151,7 +170,54 @@ export function hostKilled(members: () => Members): void {
 export function failovers(members: () => Members): void {
   const { n, hosts, web, begin, writesElsewhere, assertOneWriter, assertPutAway } = sceneOf(members);
 
+  /** Until a record of after this time is acknowledged, wherever. */
+  const writesAfter = (seconds: number) =>
+    until(`the writer writes after ${seconds}`, backMsMax, async () => {
+      const seen = await volumeOf(members(), writer.volume).catch(() => null);
+      const owner = hosts().find(({ name }) => name === seen?.doc.owner) ?? n(1);
+      const entries = await acknowledged(owner, writer).catch(() => []);
+      return entries.some((entry) => entry.bootSeconds > seconds) ? true : undefined;
+    });
+
   describe('failover', () => {
+    it('a killed host is back at once, and then again in the middle of its failover: one writer at a time, as its owners followed each other', async () => {
+      await startReplicatedWriter(n(1), writer, copies);
+      await known(members(), n(1), writer.container);
+      const logs = followWriters(members(), [writer.container]);
+      const owners = followOwners(members(), writer.volume);
+      try {
+        await n(1).kill();
+        await sleep(1_000);
+        await n(1).boot();
+        await writesAfter(await bootSeconds());
+        await settled(members(), 120_000);
+        const second = await ownerOf(members(), writer.volume);
+        await second.kill();
+        await until('its session is over', 60_000, async () =>
+          (await volumeOf(members(), writer.volume).catch(() => null))?.session === null ? true : undefined,
+        );
+        // From here on the others may take the volume, and the container after it.
+        await sleep(timing.guardMs);
+        await second.boot();
+        await writesAfter(await bootSeconds());
+        await settled(members(), 120_000);
+      } finally {
+        await Promise.all([logs.stop(), owners.stop()]);
+      }
+      const now = await ownerOf(members(), writer.volume);
+      await now.docker('stop', '-t', '1', writer.container);
+      const heard = logs.heard(writer.container);
+      const text = await readRecords(now, writer);
+      const inTurn = owners.seen();
+      console.log(`      owners: ${inTurn.join(', ')}; writers: ${writersIn(text).join(', ')}`);
+      assert.equal(inTurn.at(-1), now.name);
+      assert.deepEqual(checkTurns(text, inTurn), []);
+      assertInTurns(heard);
+      const { faults, lost } = checkRecords(text, heard);
+      assert.deepEqual(faults, []);
+      await assertRescued(now, writer, lost);
+    });
+
     it('a host is cut off from the others: it stands still, and then the others go on', async () => {
       const { webId, writerId } = await begin();
       await members().cluster.leadElsewhere([1]);

@@ -93,6 +93,14 @@ export function checkRecords(text: string, acknowledgements: readonly Entry[]): 
   return { last, faults, lost };
 }
 
+/** The whole records of what a volume has. Pure. */
+export function entriesIn(text: string): readonly Entry[] {
+  return text
+    .split('\n')
+    .slice(0, -1)
+    .flatMap((line) => parseEntry(line) ?? []);
+}
+
 function same(one: Entry, other: Entry | undefined): boolean {
   return one.number === other?.number && one.node === other.node && one.bootSeconds === other.bootSeconds;
 }
