@@ -123,13 +123,22 @@ export function hostKilled(members: () => Members): void {
       const { webId, writerId } = await begin();
       // Its only copy is in the other data center, and then the owner of that one's.
       await createVolume(n(1), lone, ['replicas=0', 'remote-replicas=1', 'failover=auto']);
+      const inSync = async () => {
+        const copy = await copyOf(n(1), lone, 'n3');
+        return copy?.state === 'in-sync' ? copy : undefined;
+      };
+      await until('the lone volume has its copy', 60_000, inSync);
       await n(1).sh(lone, 'echo kept > /data/file');
-      await until('the lone volume has its copy', 60_000, async () =>
-        (await copyOf(n(1), lone, 'n3'))?.state === 'in-sync' ? true : undefined,
-      );
+      // In sync is what has the newest snapshot, and of what was just written there may be none yet.
+      const before = await copyOf(n(1), lone, 'n3');
+      await n(1).flockctl('snapshot', 'create', lone, 'kept');
+      await until('the copy of the lone volume has what was written', 60_000, async () => {
+        const copy = await inSync();
+        return copy !== undefined && copy.snapshot !== before?.snapshot ? true : undefined;
+      });
       const loads = loadCounter([n(2), n(3)], web);
       const killedAt = await bootSeconds();
-      const before = await acknowledged(n(1), { ...writer, container: writerId });
+      const acknowledgedBefore = await acknowledged(n(1), { ...writer, container: writerId });
       const startedAt = () => n(1).docker('inspect', '--format', '{{.State.StartedAt}}', webId);
       const startedBefore = await startedAt();
       await n(1).kill();
@@ -160,7 +169,7 @@ export function hostKilled(members: () => Members): void {
       assert.deepEqual(twice, []);
       assert.ok(answered > 100);
       const last = await acknowledged(n(1), { ...writer, container: writerId });
-      await assertOneWriter(now, last.length > 0 ? last : before);
+      await assertOneWriter(now, last.length > 0 ? last : acknowledgedBefore);
       assert.equal(await n(2).sh(lone, 'cat /data/file'), 'kept');
     });
   });
