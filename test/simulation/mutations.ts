@@ -306,7 +306,7 @@ export const mutations: readonly Mutation[] = [
     file: 'controller/program/documents.ts',
     changes: [{ from: 'const checks = others.map(', to: 'const checks = others.slice(0, 0).map(' }],
     rules: ['M1', 'failover'],
-    from: 1_001,
+    from: 1_401,
     seedsMax: 1_000,
   },
 ];
