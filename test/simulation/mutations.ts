@@ -168,7 +168,7 @@ export const mutations: readonly Mutation[] = [
     name: 'a handover without an answer is taken for none',
     file: 'plugin/cluster/handing.ts',
     changes: [{ from: "if (!hasCode(error, 'store-unavailable')) state.commit", to: 'state.commit' }],
-    rules: ['I1', 'I3', 'I4'],
+    rules: ['I1', 'I3', 'I4', 'M3'],
     seedsMax: 6_000,
   },
   {

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -62,6 +63,7 @@ async function work(
       env: { ...process.env, OF: of, ...(mutation === undefined ? {} : { MUTATION: mutation }) },
     },
   );
+  const exited = once(child, 'exit');
   const end = () => void child.kill('SIGKILL');
   process.once('exit', end);
   found.signal.addEventListener('abort', end);
@@ -81,7 +83,8 @@ async function work(
   }
   process.off('exit', end);
   if (done === null && found.signal.aborted) return { seeds: 0, events: 0, virtualMs: 0, records: 0, failures };
-  if (done === null) throw new Error(`a process with the seeds ${numbers.join(' ')} has died`);
+  if (done === null)
+    throw new Error(`a process with the seeds ${numbers.join(' ')} has died: ${(await exited).filter(Boolean).join()}`);
   return done;
 }
 

@@ -22,7 +22,7 @@ const mutation = mutations.find(({ name }) => name === process.env['MUTATION']);
 const isTracing = process.env['TRACE'] === '1';
 // Errors are thrown by the thousand, and their stacks cost more than all the rest.
 if (!isTracing) Error.stackTraceLimit = 0;
-const say = (line: WorkerLine) => process.stdout.write(`${JSON.stringify(line)}\n`);
+const say = (line: WorkerLine, onWritten?: () => void) => process.stdout.write(`${JSON.stringify(line)}\n`, onWritten);
 
 const total = { seeds: 0, events: 0, virtualMs: 0, records: 0 };
 for (let seed = from; seed < from + count; seed += step) {
@@ -39,5 +39,5 @@ for (let seed = from; seed < from + count; seed += step) {
   if (failure !== null) say({ kind: 'failed', seed, failure });
   if (mutation !== undefined && failure !== null && breaks(failure, mutation.rules)) break;
 }
-say({ kind: 'done', ...total });
-process.exit(0);
+// Thousands of failures may still wait for the pipe.
+say({ kind: 'done', ...total }, () => process.exit(0));

@@ -42,13 +42,17 @@ function sumOf(loads: readonly RequestLoad[]): Sum {
 function startLines(loads: readonly RequestLoad[]): { note(text: string): void; stop(): void } {
   const startMs = performance.now();
   let before = sumOf(loads);
+  let doneBefore = new Map<RequestLoad, number>();
   let notes: string[] = [];
   let place = '-';
   const timer = setInterval(() => {
     const now = sumOf(loads);
     const [done, failed] = [now.done - before.done, now.failed - before.failed];
-    // The one that has answered most lately: who waits has old news.
-    place = loads.map((load) => load.seen()).toSorted((a, b) => a.waitedMs - b.waitedMs)[0]?.node ?? place;
+    // Where most was answered: who waits or only fails has old news.
+    const newsOf = (load: RequestLoad) => load.seen().done - (doneBefore.get(load) ?? 0);
+    const [most] = loads.toSorted((a, b) => newsOf(b) - newsOf(a));
+    if (most !== undefined && newsOf(most) > 0) place = most.seen().node ?? place;
+    doneBefore = new Map(loads.map((load) => [load, load.seen().done]));
     const seconds = String(Math.round((performance.now() - startMs) / 1000)).padStart(3);
     const cells = [
       `${seconds} s`,
