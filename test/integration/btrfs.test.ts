@@ -74,6 +74,17 @@ describe('a btrfs pool', function () {
     );
   });
 
+  it('that was being made when the plugin died leaves no loop device when it is made anew', async () => {
+    const { storage, config } = pool;
+    const unfinished = `${config.path}.new`;
+    await writeFile(unfinished, bytes(mebi));
+    const device = await attach(unfinished);
+    await storage.makePool(size);
+    const attached = await command('losetup', '--list', '--noheadings', '--output', 'NAME,BACK-FILE');
+    assert.doesNotMatch(attached, new RegExp(`${device}\\s.*\\.new`));
+    assert.deepEqual(await storage.list(), []);
+  });
+
   it('is missing while its file is away and there again with it', async () => {
     const { storage, config } = pool;
     await storage.makePool(size);

@@ -54,6 +54,12 @@ export async function detachWhenUnused(file: PoolFile, device: string, tools: Bt
   if (file.kind === 'file') await commands.run(tools.losetup, ['-d', device]);
 }
 
+/** Of a file that is to be removed: nothing else would ever end its loop devices. */
+export async function detachAll(file: PoolFile, tools: BtrfsTools, commands: Commands): Promise<void> {
+  const loops = parseLoops(await commands.run(tools.losetup, findLoopArguments(file.path)), file.inode);
+  for (const device of loops) await commands.run(tools.losetup, ['-d', device]);
+}
+
 const allocateMs = 600_000;
 
 /**

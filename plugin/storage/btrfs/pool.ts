@@ -7,7 +7,7 @@ import type { PoolStatus } from '../storage.ts';
 import { folders, mkfsArguments, mountArguments } from './arguments.ts';
 import { nullIfMissing, translate } from './errors.ts';
 import { type Host, makeFolder, syncDirectory } from './host.ts';
-import { allocate, detachWhenUnused, deviceOf, findPoolFile, type PoolFile } from './loop.ts';
+import { allocate, detachAll, detachWhenUnused, deviceOf, findPoolFile, type PoolFile } from './loop.ts';
 import { deviceErrors, keepCounting } from './sysfs.ts';
 import { recoverIncoming } from './transfer.ts';
 
@@ -94,6 +94,8 @@ export function createPool(host: Host): Pool {
       });
     const unfinished = `${path}.new`;
     // Left by a crash; it never was a pool.
+    const left = await findPoolFile(unfinished);
+    if (left?.kind === 'file') await detachAll(left, tools, commands);
     await host.discard(unfinished);
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     await allocate(unfinished, sizeBytes, commands);
