@@ -1,21 +1,18 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { writeSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
-import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
-import { parseDatasetId, parseSnapshotName, parseVolumeName } from '../../controller/model/names.ts';
-import { noOptions } from '../../controller/model/options.ts';
+import { parseSnapshotName } from '../../controller/model/names.ts';
 import type { Transfer } from '../../plugin/cluster/ports.ts';
 import { createCarriers } from '../../plugin/peer/carrier.ts';
 import { openChannel } from '../../plugin/peer/channel.ts';
 import { createShutDoors } from '../../plugin/peer/door.ts';
 import { lendSocket } from '../../plugin/storage/lend-socket.ts';
-import { createMemory, type MemoryStorage } from '../../plugin/storage/memory.ts';
+import type { MemoryStorage } from '../../plugin/storage/memory.ts';
 import type { Storage } from '../../plugin/storage/storage.ts';
 import {
   carrierScript,
@@ -27,22 +24,14 @@ import {
   startBadLine,
   startPeerPair,
 } from '../support/peer-pair.ts';
+import { create, doc, id, makeStorages, writeSnapshot } from '../support/peer-volume.ts';
 import { rejects } from '../support/refuses.ts';
 import { makeResumable } from '../support/resumable-memory.ts';
 import { until } from '../support/until.ts';
 
 const never = new AbortController().signal;
-const id = parseDatasetId('db.00000001');
 const mebi = 1024 * 1024;
 const limits = { stallMs: 5_000, beatMs: 50, storageMs: 10_000 };
-const doc: VolumeDoc = {
-  ...{ id, name: parseVolumeName('db'), createdAtMs: 1, options: noOptions, owner: sender },
-  ...{ epoch: 1, replicas: [], revision: 1, trashed: null },
-};
-const create = {
-  ...{ quotaBytes: null, compression: null, recordSizeBytes: null, mode: null, uid: null, gid: null },
-  ...{ properties: {}, stamp: '{}' },
-};
 
 describe('large streams between nodes', () => {
   let here: MemoryStorage;
@@ -76,20 +65,11 @@ describe('large streams between nodes', () => {
   }
 
   beforeEach(async () => {
-    const parts = { nowMs: () => Date.now(), randomHex: (digits: number) => randomBytes(digits / 2).toString('hex') };
-    here = createMemory(parts);
-    there = createMemory(parts);
-    for (const storage of [here, there]) await storage.makePool(2 ** 31);
-    await here.create(id, create);
+    ({ here, there } = await makeStorages());
   });
   afterEach(stop);
 
-  async function write(name: string, bytes: number, from: string | null = null): Promise<Transfer> {
-    await here.content.write(id, name, randomBytes(bytes));
-    const to = parseSnapshotName(name);
-    const { identity } = await here.snapshot(id, to);
-    return { doc, to, toIdentity: identity, from: from === null ? null : parseSnapshotName(from) };
-  }
+  const write = (name: string, bytes: number, from: string | null = null) => writeSnapshot(here, name, bytes, from);
 
   async function sameAs(name: string): Promise<void> {
     assert.equal((await there.snapshots(id)).at(-1)?.name, name);

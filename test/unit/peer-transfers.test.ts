@@ -5,49 +5,31 @@ import { writeSync } from 'node:fs';
 import { open, readFile, truncate, utimes, writeFile } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError, hasCode } from '../../controller/model/errors.ts';
-import { parseDatasetId, parseSnapshotName, parseVolumeName } from '../../controller/model/names.ts';
-import { noOptions } from '../../controller/model/options.ts';
+import { parseDatasetId, parseSnapshotName } from '../../controller/model/names.ts';
 import type { Transfer } from '../../plugin/cluster/ports.ts';
 import { createDoor, enter } from '../../plugin/peer/door.ts';
 import { createPacer } from '../../plugin/peer/pacing.ts';
-import { createMemory, type MemoryStorage } from '../../plugin/storage/memory.ts';
+import type { MemoryStorage } from '../../plugin/storage/memory.ts';
 import type { Storage } from '../../plugin/storage/storage.ts';
 import {
   filesOf,
   type PeerPair,
   type PeerPairOptions,
   receiver,
-  sender,
   startBadLine,
   startPeerPair,
 } from '../support/peer-pair.ts';
+import { create, doc, id, makeStorages, writeSnapshot } from '../support/peer-volume.ts';
 import { rejects } from '../support/refuses.ts';
 import { makeResumable } from '../support/resumable-memory.ts';
 import { until } from '../support/until.ts';
 
 const never = new AbortController().signal;
-const id = parseDatasetId('db.00000001');
 const mebi = 1024 * 1024;
 /** Wide enough for a machine whose processors are taken by others for a second. */
 const short = { stallMs: 1_500, beatMs: 50, storageMs: 5_000 };
 const quick = { stallMs: 5_000, beatMs: 50, storageMs: 10_000 };
-const doc: VolumeDoc = {
-  id,
-  name: parseVolumeName('db'),
-  createdAtMs: 1,
-  options: noOptions,
-  owner: sender,
-  epoch: 1,
-  replicas: [],
-  revision: 1,
-  trashed: null,
-};
-const create = {
-  ...{ quotaBytes: null, compression: null, recordSizeBytes: null, mode: null, uid: null, gid: null },
-  ...{ properties: {}, stamp: '{}' },
-};
 
 describe('streams between nodes', () => {
   let here: MemoryStorage;
@@ -62,24 +44,14 @@ describe('streams between nodes', () => {
   }
 
   beforeEach(async () => {
-    const parts = { nowMs: () => Date.now(), randomHex: (digits: number) => randomBytes(digits / 2).toString('hex') };
-    here = createMemory(parts);
-    there = createMemory(parts);
-    for (const storage of [here, there]) await storage.makePool(2 ** 31);
-    await here.create(id, create);
+    ({ here, there } = await makeStorages());
   });
   afterEach(async () => {
     line.close();
     await pair.dispose();
   });
 
-  /** A snapshot with so many new bytes, and the stream that brings it. */
-  async function write(name: string, bytes: number, from: string | null = null): Promise<Transfer> {
-    await here.content.write(id, name, randomBytes(bytes));
-    const to = parseSnapshotName(name);
-    const { identity } = await here.snapshot(id, to);
-    return { doc, to, toIdentity: identity, from: from === null ? null : parseSnapshotName(from) };
-  }
+  const write = (name: string, bytes: number, from: string | null = null) => writeSnapshot(here, name, bytes, from);
 
   async function sameAs(name: string, storage: Storage = there): Promise<void> {
     const newest = (await storage.snapshots(id)).at(-1);
