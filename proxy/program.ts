@@ -1,6 +1,7 @@
 import type { RequestListener, Server } from 'node:http';
 import type { SecureContext } from 'node:tls';
 import type { Logger } from 'pino';
+import type { Reach } from '../controller/docker/reach.ts';
 import { createDockerSource, type DockerSource, type Listed } from '../controller/docker/source.ts';
 import { createDockerWatch, type DockerTimes } from '../controller/docker/watch.ts';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
@@ -11,6 +12,7 @@ import { createWeb, serveWeb } from '../controller/server/web.ts';
 import type { ProxyApiParts } from './api/parts.ts';
 import { type Certificate, createCertificates } from './certificates.ts';
 import { createHomes, type HomesParts } from './documents/home.ts';
+import { createListening } from './documents/listening.ts';
 import { createDrains } from './drains.ts';
 import { createObserver, readFigures, routeNames, unserved } from './figures.ts';
 import type { Observe } from './gate/observe.ts';
@@ -46,6 +48,7 @@ export type ProgramParts = {
   readonly log: Logger;
   /** For tests. */
   readonly docker?: DockerSource;
+  readonly reach?: Reach;
   readonly web?: { readonly host: string; readonly port: number };
   readonly home?: Partial<Pick<HomesParts, 'openCluster' | 'ownAlone' | 'retryMs'>>;
   readonly membershipPollMs?: number;
@@ -106,10 +109,16 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
     log,
     ...parts.home,
   });
+  const listening = createListening({
+    onChange: () => serving.wake(),
+    nowMs: Date.now,
+    ...(parts.reach === undefined ? {} : { reach: parts.reach }),
+  });
   const serving = createServing({
     stack,
     docker,
     home: homes.current,
+    listening,
     certificates,
     drains,
     saved,
@@ -156,6 +165,7 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
   await Promise.all([
     homes.run(signal),
     docker.run(signal),
+    listening.run(signal),
     serving.run(signal),
     settings.run(signal),
     saver.run(signal),

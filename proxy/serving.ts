@@ -8,10 +8,12 @@ import type { Store } from '../controller/store/store.ts';
 import { type Certificates, certificatesOf } from './certificates.ts';
 import { type Base, type Composed, compose, problemsOf } from './composing.ts';
 import type { Home } from './documents/home.ts';
+import type { Listening } from './documents/listening.ts';
 import type { Drains } from './drains.ts';
 import { type Collected, collect, nextPauseEndMs } from './model/collect.ts';
 import { type ContainerDoc, type Inspected, type LocalContainer, readContainer } from './model/containers.ts';
 import { type ProxyNodeDoc, proxyKeys } from './model/keys.ts';
+import { wantedPorts } from './model/own.ts';
 import { noPorts, type PortState } from './model/ports.ts';
 import type { Seen } from './model/status.ts';
 import { buildTable, type Table } from './model/table.ts';
@@ -52,6 +54,7 @@ export type ServingParts = {
   readonly stack: Pick<Stack, 'apply' | 'problems' | 'pauses' | 'generation'>;
   readonly docker: Pick<DockerWatch<Inspected>, 'containers' | 'problem' | 'wake'>;
   readonly home: () => Home | null;
+  readonly listening: Pick<Listening, 'judge'>;
   readonly certificates: Certificates;
   readonly drains: Drains;
   readonly saved: Saved | null;
@@ -89,7 +92,7 @@ export const servingTimes: ServingTimes = {
 };
 
 export function createServing(parts: ServingParts): Serving {
-  const { stack, docker, home, certificates, drains, saved, save, onTable, version, nowMs, log } = parts;
+  const { stack, docker, home, listening, certificates, drains, saved, save, onTable, version, nowMs, log } = parts;
   const times = { ...servingTimes, ...parts.times };
   const latch = createLatch();
   const releases = createReleases();
@@ -128,7 +131,14 @@ export function createServing(parts: ServingParts): Serving {
       waiting = docker.problem() ?? 'Docker has not answered yet';
       return null;
     }
-    return { from: base, found: inspected?.map((one) => readContainer(one, here.own.address)) ?? null };
+    return { from: base, found: inspected === null ? null : judged(inspected, base, here) };
+  }
+
+  function judged(inspected: readonly Inspected[], { documents, self: was }: Base, here: Home) {
+    const found = inspected.map((one) => readContainer(one, here.own.address));
+    const facts = found.map((one) => one.facts);
+    const before = documents.containers.filter(({ node }) => node === was);
+    return listening.judge(found, wantedPorts(facts, documents, here.own.node), before);
   }
 
   async function pass(): Promise<void> {

@@ -1,11 +1,10 @@
-import { connect } from 'node:net';
 import { z } from 'zod';
 import { copyEstimateView, copyRoundView, handoverView, problemView } from '../model/api.ts';
 import { type ErrorCode, errorCodes, FlockError, messageOf } from '../model/errors.ts';
 import { drainView } from '../model/proxy-api.ts';
 import { parseProblemOf } from '../model/shape.ts';
 import { askSocket } from '../socket-request.ts';
-import type { PluginCalls, ProxyCalls, Reach } from './ports.ts';
+import type { PluginCalls, ProxyCalls } from './ports.ts';
 
 /** The plugin and the proxy of this node, over their sockets. */
 
@@ -98,16 +97,3 @@ function jsonOf(text: string): unknown {
     return null;
   }
 }
-
-const reachMsMax = 1_000;
-
-export const reach: Reach = (host, port, signal) =>
-  new Promise((resolve) => {
-    const socket = connect({ host, port, signal: AbortSignal.any([signal, AbortSignal.timeout(reachMsMax)]) });
-    const end = (isOpen: boolean) => {
-      socket.destroy();
-      resolve(isOpen);
-    };
-    socket.once('connect', () => end(true));
-    socket.once('error', () => end(false));
-  });

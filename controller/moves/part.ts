@@ -1,7 +1,8 @@
+import { reach } from '../docker/reach.ts';
 import { summaryOf } from '../model/move-summary.ts';
 import type { Home, Part } from '../program/home.ts';
 import { createMoveRoutes } from './api.ts';
-import { createPluginCalls, createProxyCalls, reach } from './calls.ts';
+import { createPluginCalls, createProxyCalls } from './calls.ts';
 import { createDrainer } from './drainer.ts';
 import { createMoveFigures } from './figures.ts';
 import { createMover } from './mover.ts';

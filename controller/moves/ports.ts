@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import type { Reach } from '../docker/reach.ts';
 import type { CopyEstimateView, CopyRoundView, HandoverBody } from '../model/api.ts';
 import type { NodeName } from '../model/names.ts';
 import type { DrainView } from '../model/proxy-api.ts';
@@ -44,6 +45,3 @@ export type ProxyCalls = {
 };
 
 export type PauseTimes = { readonly forMs: number; readonly waitMs: number; readonly extend: boolean };
-
-/** Whether a TCP connection to a container's port can be made. Answers within a second. */
-export type Reach = (address: string, port: number, signal: AbortSignal) => Promise<boolean>;

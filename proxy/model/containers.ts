@@ -26,9 +26,9 @@ export type ContainerFacts = {
   readonly startedAtMs: number;
   /** Docker's word: running, paused, exited ... */
   readonly state: string;
-  /** Runs and, where it has a health check, has passed it. */
+  /** Runs and, where it has a health check, has passed it; where it has none, its ports have taken connections. */
   readonly healthy: boolean;
-  /** Runs, and its health check has not said anything yet. */
+  /** Runs, and its health check has not said anything yet, or its ports take no connections yet. */
   readonly starting?: boolean | undefined;
   /** It has a flock volume. Absent: no. */
   readonly hasVolume?: boolean | undefined;
@@ -43,6 +43,8 @@ export type ContainerFacts = {
 /** Facts that only this node can use: they are not in the store. */
 export type LocalContainer = {
   readonly facts: ContainerFacts;
+  /** A health check says how it is. */
+  readonly hasCheck: boolean;
   /** Of its first process; null while it does not run. */
   readonly pid: number | null;
   /** Its /etc/hosts, as the host sees it. */
@@ -119,6 +121,7 @@ export function readContainer(inspected: Inspected, nodeAddress: string): LocalC
         .slice(0, problemsMax)
         .map((one) => ({ label: one.label.slice(0, textCharactersMax), text: one.text.slice(0, textCharactersMax) })),
     },
+    hasCheck: health !== 'none',
     pid: state.Pid > 0 ? state.Pid : null,
     // On another container's network it has that one's file, too: what is in there is not its own.
     hostsPath:

@@ -55,7 +55,7 @@ export function ownContainers(
 }
 
 /** The ports of services that any route or link of the cluster leads to, also one that has lost to an older one. */
-function wantedPorts(
+export function wantedPorts(
   local: readonly ContainerFacts[],
   documents: Documents,
   node: NodeName,

@@ -25,6 +25,8 @@ import {
 export type ProxyProgram = {
   readonly paths: ProxyPaths;
   readonly docker: FakeDocker;
+  /** Addresses of containers at which nothing listens yet. */
+  readonly refusing: Set<string>;
   readonly cluster: MemoryStore;
   /** Of the newest start. */
   stack(): FakeStack;
@@ -47,6 +49,7 @@ export async function createProxyProgram(): Promise<ProxyProgram> {
   for (const path of [paths.cluster, paths.certificates]) await mkdir(path, { recursive: true });
   await mkdir(dirname(paths.version), { recursive: true });
   const docker = createFakeDocker();
+  const refusing = new Set<string>();
   const cluster = createTestStore();
   const web = { host: '127.0.0.1', port: await freePort() };
   let running: { readonly done: Promise<void>; readonly stop: AbortController } | null = null;
@@ -64,6 +67,7 @@ export async function createProxyProgram(): Promise<ProxyProgram> {
   return {
     paths,
     docker,
+    refusing,
     cluster,
     stack: () => started(stack),
     world: () => started(world),
@@ -87,6 +91,7 @@ export async function createProxyProgram(): Promise<ProxyProgram> {
           },
           log: silent,
           docker,
+          reach: async (address) => !refusing.has(address),
           web,
           home: {
             openCluster: () => cluster.connect('here'),

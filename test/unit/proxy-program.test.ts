@@ -91,6 +91,27 @@ describe('the proxy’s program', () => {
     );
   });
 
+  it('leads nobody to a container whose program does not listen yet, unless there is no other', async () => {
+    const second = { NetworkSettings: { Networks: { bridge: { IPAddress: '172.17.0.3', Gateway: '172.17.0.1' } } } };
+    put('a');
+    await program.start();
+    await serves('172.17.0.2:8080');
+    program.refusing.add('172.17.0.3');
+    put('b', second);
+    await until('it is known', waitMs, () =>
+      program.api().seen()?.documents.containers.length === 2 ? true : undefined,
+    );
+    await sleep(300);
+    await serves('172.17.0.2:8080');
+    program.refusing.clear();
+    await serves('172.17.0.2:8080', '172.17.0.3:8080');
+    program.refusing.add('172.17.0.3');
+    put('b', { ...second, State: { Status: 'running', Pid: 4322, StartedAt: '2026-01-01T00:00:02Z' } });
+    await serves('172.17.0.2:8080');
+    put('a', { State: { Status: 'exited', Pid: 0, StartedAt: '' } });
+    await serves('172.17.0.3:8080');
+  });
+
   it('gives its stack nothing while nothing changes', async () => {
     put('a');
     await program.start();

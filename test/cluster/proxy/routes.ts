@@ -67,7 +67,9 @@ export function routes(members: () => Members): void {
       assert.equal(client, `::ffff:${n(2).address}`);
       const ended = new AbortController();
       const clients = hosts().map((entry) => reconnecting(n(3), `http://${entry.address}:7001/`, 'x', ended.signal));
-      await runWeb(n(2), 'raw-2', ['flock.service=raw', 'flock.route=tcp://:7001 -> 8080']);
+      // The kernel does not try another one where a connection is refused.
+      const slow = ['-e', 'LISTEN_AFTER_MS=3000'];
+      await runWeb(n(2), 'raw-2', ['flock.service=raw', 'flock.route=tcp://:7001 -> 8080'], slow);
       await until('both have answered', 15_000, async () =>
         (await askWeb(n(3), `http://${n(3).address}:7001/`, 'x'))?.name === 'raw-2' ? true : undefined,
       );

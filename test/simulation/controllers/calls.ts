@@ -1,5 +1,6 @@
+import type { Reach } from '../../../controller/docker/reach.ts';
 import { FlockError } from '../../../controller/model/errors.ts';
-import type { MoveTools, PluginCalls, ProxyCalls, Reach } from '../../../controller/moves/ports.ts';
+import type { MoveTools, PluginCalls, ProxyCalls } from '../../../controller/moves/ports.ts';
 import type { Docker } from '../../../controller/program/docker.ts';
 import type { Images } from '../../../controller/program/home.ts';
 import { imageId } from '../../support/inspected.ts';

@@ -6,15 +6,16 @@ import type { ClusterHost } from './cluster-host.ts';
 
 /** Services of Node in containers on the hosts of a cluster, and clients that load them from other hosts. */
 
-/** Answers what it was asked, by whom, and who it is. `/slow` takes half a second, `/big` is a megabyte. */
+/** Answers what it was asked, by whom, and who it is. `/slow` takes half a second, `/big` is a megabyte. Listens LISTEN_AFTER_MS late. */
 const webScript = `
   const { createServer } = require('node:http');
   process.on('SIGTERM', () => process.exit(0));
-  createServer((req, res) => {
+  const server = createServer((req, res) => {
     const answer = () => res.end(req.url === '/big' ? Buffer.alloc(1048576) : JSON.stringify({
       name: process.env.NAME, url: req.url, client: req.socket.remoteAddress, headers: req.headers }));
     if (req.url === '/slow') setTimeout(answer, 500); else answer();
-  }).listen(8080);`;
+  });
+  setTimeout(() => server.listen(8080), Number(process.env.LISTEN_AFTER_MS ?? 0));`;
 
 export type WebAnswer = {
   readonly name: string;

@@ -1,0 +1,105 @@
+import { type Reach, reach as reachDefault } from '../../controller/docker/reach.ts';
+import { createLatch } from '../../controller/store/latch.ts';
+import type { ContainerDoc, LocalContainer } from '../model/containers.ts';
+import type { ServiceName } from '../model/names.ts';
+
+/**
+ * Which of this node's containers take connections. A container runs before its program listens; what the kernel leads to it meanwhile
+ * is refused, though another container may serve. So one without a health check counts as starting until it has taken a connection at
+ * each of its ports, once since its start. From then on, who connects finds out.
+ */
+export type Listening = {
+  /**
+   * The containers as they are to be told of, in place of all before. `wanted`: the ports that anything leads to, by service. `before`:
+   * what was told last; who was healthy since the same start is not asked again.
+   */
+  judge(
+    found: readonly LocalContainer[],
+    wanted: ReadonlyMap<ServiceName, ReadonlySet<number>>,
+    before: readonly ContainerDoc[],
+  ): readonly LocalContainer[];
+  /** Asks until the signal fires. Never rejects. */
+  run(signal: AbortSignal): Promise<void>;
+};
+
+export type ListeningParts = {
+  /** One more counts as listening. */
+  readonly onChange: () => void;
+  readonly nowMs: () => number;
+  readonly reach?: Reach;
+};
+
+/** Most programs listen within seconds; who waits for one waits no longer than this for it to be noticed. */
+const soonMs = 100;
+const laterMs = 1_000;
+const soonForMs = 10_000;
+/** A container that takes connections at some of its ports only may never do so at the others. */
+const allForMs = 30_000;
+
+type Start = {
+  readonly startedAtMs: number;
+  address: string;
+  ports: ReadonlySet<number>;
+  readonly open: Set<number>;
+  isListening: boolean;
+};
+
+export function createListening({ onChange, nowMs, reach = reachDefault }: ListeningParts): Listening {
+  const latch = createLatch();
+  let starts: ReadonlyMap<string, Start> = new Map();
+
+  const waiting = () => [...starts.values()].filter(({ isListening }) => !isListening);
+
+  function startOf(
+    { facts, hasCheck }: LocalContainer,
+    wanted: ReadonlyMap<ServiceName, ReadonlySet<number>>,
+    before: ReadonlyMap<string, ContainerDoc>,
+  ): Start | null {
+    const { id, startedAtMs, healthy, address, declared } = facts;
+    const ports = declared.service === null ? undefined : wanted.get(declared.service);
+    if (hasCheck || !healthy || address === null || ports === undefined || ports.size === 0) return null;
+    const known = starts.get(id);
+    if (known?.startedAtMs === startedAtMs) return Object.assign(known, { address, ports });
+    const told = before.get(id);
+    const isListening = told?.startedAtMs === startedAtMs && told.healthy;
+    return { startedAtMs, address, ports, open: new Set(), isListening };
+  }
+
+  async function ask(start: Start, signal: AbortSignal): Promise<void> {
+    const closed = [...start.ports].filter((port) => !start.open.has(port));
+    const taken = await Promise.all(closed.map((port) => reach(start.address, port, signal)));
+    closed.forEach((port, index) => {
+      if (taken[index] === true) start.open.add(port);
+    });
+    const isAll = start.ports.isSubsetOf(start.open);
+    start.isListening = isAll || (start.open.size > 0 && nowMs() - start.startedAtMs >= allForMs);
+    if (start.isListening && !signal.aborted) onChange();
+  }
+
+  return {
+    judge(found, wanted, before) {
+      const told = new Map(before.map((one) => [one.id, one]));
+      const next = found.flatMap((one) => {
+        const start = startOf(one, wanted, told);
+        return start === null ? [] : [[one.facts.id, start] as const];
+      });
+      starts = new Map(next);
+      if (waiting().length > 0) latch.open();
+      return found.map((one) => {
+        const isListening = starts.get(one.facts.id)?.isListening ?? true;
+        return isListening ? one : { ...one, facts: { ...one.facts, healthy: false, starting: true } };
+      });
+    },
+    async run(signal) {
+      let timer: NodeJS.Timeout | undefined;
+      while (await latch.pass(signal)) {
+        clearTimeout(timer);
+        await Promise.all(waiting().map((start) => ask(start, signal)));
+        const rest = waiting();
+        const isSoon = rest.some(({ startedAtMs }) => Math.abs(nowMs() - startedAtMs) < soonForMs);
+        if (rest.length > 0) timer = setTimeout(latch.open, isSoon ? soonMs : laterMs);
+      }
+      clearTimeout(timer);
+    },
+  };
+}
