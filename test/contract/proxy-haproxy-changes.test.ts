@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { Agent, type RequestListener } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../support/until.ts';
@@ -114,7 +115,11 @@ describe('HAProxy layer: changes under load', function () {
     await haproxy.apply(
       tableOf({ ...routes(), [`http://b.example:${port}/x -> 1`]: 'api' }, { web: ports(0), api: ports(1) }),
     );
+    const killed = await workerPid(haproxy);
+    assert.ok(existsSync(`/proc/${killed}`), killed);
     haproxy.kill();
+    // It answers for a moment after its master's death.
+    await until('the worker of before has ended', 20_000, () => (existsSync(`/proc/${killed}`) ? undefined : true));
     const back = await until('it serves again', 20_000, () =>
       ask(port, { path: '/x', headers: { host: 'b.example' } }).then(
         (answer) => (answer.status === 200 ? answer : undefined),
