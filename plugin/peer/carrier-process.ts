@@ -1,7 +1,7 @@
 import { ftruncateSync, readSync, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { connect, createServer, type TLSSocket } from 'node:tls';
-import { spareBytes } from './free-space.ts';
+import { connect, createSecureContext, TLSSocket } from 'node:tls';
+import { spareBytesSync } from './free-space.ts';
 
 /**
  * Carries one stream between a storage's command and another node's carrier, encrypted. It waits for its pipes as a command does, and there
@@ -29,8 +29,10 @@ export type Passed = { readonly bytes: number };
 const command = { read: 0, write: 1 };
 const connectionFd = 3;
 const spoolFd = 4;
-const chunkBytes = 256 * 1024;
-/** After so much, whatever else there is to do (to tell how far it is, to hear that the other side has ended) has its turn. */
+const chunkBytes = 128 * 1024;
+/** The most that TLS has in one record: RFC 8446, 5.1. */
+const recordBytes = 16 * 1024;
+/** After so much, whatever else a sender has to do (to tell how far it is, to hear that the other side has ended) has its turn. */
 const turnBytes = 4 * 1024 * 1024;
 const tellMs = 250;
 /** How often it is looked at whether the spool has room and is worth it. */
@@ -56,15 +58,10 @@ process.once('message', (order: Order) => {
   };
   // Of the command's pipe: it has ended.
   process.once('uncaughtException', end);
-  const whenSecure = (socket: TLSSocket) => {
-    socket.once('error', end);
-    // After the end of the stream this says nothing new.
-    socket.once('close', () => end(new Error('the connection was closed')));
-    if (order.role === 'send') send(socket, end);
-    else receive(socket, order.spool, end);
-  };
-  if (order.role === 'send') enter(order.key, whenSecure, end);
-  else admit(order.key, whenSecure, end);
+  const socket = order.role === 'send' ? send(order.key, end) : receive(order.key, order.spool, end);
+  socket.once('error', end);
+  // After the end of the stream this says nothing new.
+  socket.once('close', () => end(new Error('the connection was closed')));
 });
 
 /** TLS by a key that both sides have and nobody else: no certificate is looked at, and none would be accepted. */
@@ -74,30 +71,14 @@ const secured = {
   ciphers: 'TLS_AES_128_GCM_SHA256',
 } as const;
 
-type Secure = (socket: TLSSocket) => void;
-
-function enter(key: string, whenSecure: Secure, end: (error: Error) => void): void {
+function send(key: string, end: (error?: Error) => void): TLSSocket {
   const socket = connect({
     ...secured,
-    socket: connection(),
+    socket: new Socket({ fd: connectionFd, readable: true, writable: true, allowHalfOpen: true }),
     rejectUnauthorized: true,
     pskCallback: () => ({ psk: Buffer.from(key, 'hex'), identity: 'carrier' }),
     checkServerIdentity: () => new Error('it shows a certificate instead of having the key'),
   });
-  socket.once('error', end).once('secureConnect', () => whenSecure(socket));
-}
-
-function admit(key: string, whenSecure: Secure, end: (error: Error) => void): void {
-  const server = createServer({ ...secured, pskCallback: () => Buffer.from(key, 'hex') }, whenSecure);
-  server.once('tlsClientError', end);
-  server.emit('connection', connection());
-}
-
-function connection(): Socket {
-  return new Socket({ fd: connectionFd, readable: true, writable: true, allowHalfOpen: true });
-}
-
-function send(socket: TLSSocket, end: (error?: Error) => void): void {
   const buffer = Buffer.allocUnsafeSlow(chunkBytes);
   let sinceTurn = 0;
   // The other side ends when it has all.
@@ -117,39 +98,89 @@ function send(socket: TLSSocket, end: (error?: Error) => void): void {
       setImmediate(step);
     });
   };
+  return socket;
 }
 
-function receive(socket: TLSSocket, spool: Order['spool'], end: (error?: Error) => void): void {
+function receive(key: string, spool: Order['spool'], end: (error?: Error) => void): TLSSocket {
   const startedMs = performance.now();
+  const gathered = Buffer.allocUnsafeSlow(chunkBytes + recordBytes);
+  let held = 0;
+  let isDue = false;
   let isSpooling = spool !== null;
   let checkAt = checkBytes;
-  let sinceTurn = 0;
-  const turn = async () => {
-    sinceTurn = 0;
-    if (isSpooling && spool !== null && passed >= checkAt) {
-      checkAt = passed + checkBytes;
-      const msPerByte = (performance.now() - startedMs) / passed;
-      if (spool.streamBytes !== null && spool.streamBytes * msPerByte < worthMs) {
-        isSpooling = false;
-        ftruncateSync(spoolFd, 0);
-      } else isSpooling = (await spareBytes(spool.folder).catch(() => 0)) >= checkBytes;
-    }
-    setImmediate(() => socket.resume());
-  };
-  socket.write(ready);
-  socket.on('data', (chunk: Buffer) => {
+
+  function pass(): void {
+    const chunk = gathered.subarray(0, held);
+    held = 0;
     if (isSpooling) isSpooling = addToSpool(chunk);
     writeAll(command.write, chunk);
     passed += chunk.length;
-    sinceTurn += chunk.length;
-    if (sinceTurn < turnBytes) return;
-    socket.pause();
-    void turn();
+    if (isSpooling && spool !== null && passed >= checkAt) check(spool);
+  }
+
+  function check({ folder, streamBytes }: NonNullable<Order['spool']>): void {
+    checkAt = passed + checkBytes;
+    const msPerByte = (performance.now() - startedMs) / passed;
+    if (streamBytes !== null && streamBytes * msPerByte < worthMs) {
+      isSpooling = false;
+      ftruncateSync(spoolFd, 0);
+    } else isSpooling = hasRoom(folder);
+  }
+
+  const socket = admit(key, (record) => {
+    gathered.set(record, held);
+    held += record.length;
+    if (held >= chunkBytes) pass();
+    else if (!isDue) {
+      isDue = true;
+      setImmediate(() => {
+        isDue = false;
+        pass();
+      });
+    }
   });
+  socket.once('secure', () => socket.write(ready));
   socket.once('end', () => {
+    pass();
     socket.end();
     socket.once('finish', () => end());
   });
+  return socket;
+}
+
+/**
+ * The server's end of TLS on the connection. `take` gets each record in a buffer that is used again: a buffer and an event for each took
+ * more of the processor than decrypting it. Node has this (`onread`) only for sockets whose handle it makes itself, so the descriptor is
+ * put into that; what is used for it is not public, and is of the Node that is packaged.
+ */
+function admit(key: string, take: (record: Uint8Array) => void): TLSSocket {
+  const buffer = Buffer.allocUnsafeSlow(recordBytes);
+  const callback = (bytes: number) => {
+    take(buffer.subarray(0, bytes));
+    return true;
+  };
+  const options = {
+    ...{ isServer: true, secureContext: createSecureContext(secured), allowHalfOpen: true },
+    ...{ pskCallback: () => Buffer.from(key, 'hex'), onread: { buffer, callback } },
+  };
+  // Declared without it: no socket, but a handle of its own.
+  const socket: TLSSocket & Partial<Inner> = new TLSSocket(undefined as unknown as Socket, options);
+  if (typeof socket._handle?.open !== 'function') throw new Error('this Node.js takes no descriptor for TLS');
+  const status = socket._handle.open(connectionFd);
+  if (status !== 0) throw new Error(`the connection can't be used: status ${status}`);
+  // Or the handshake waits for the event that a connection is made.
+  Object.assign(socket, { connecting: false });
+  return socket;
+}
+
+type Inner = { readonly _handle: { open(fd: number): number } | null };
+
+function hasRoom(folder: string): boolean {
+  try {
+    return spareBytesSync(folder) >= checkBytes;
+  } catch {
+    return false;
+  }
 }
 
 /** A spool that fails ends here, and what is in it stays a beginning; the stream goes on. */

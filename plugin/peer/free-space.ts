@@ -1,3 +1,4 @@
+import { type StatsFs, statfsSync } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 
 /** What has to stay free on the file system: the larger of both. */
@@ -6,6 +7,14 @@ const freeBytesMin = 1024 ** 3;
 
 /** What may be written in a folder, in bytes; negative: less is free than has to stay. */
 export async function spareBytes(folder: string): Promise<number> {
-  const { bavail, blocks, bsize } = await statfs(folder);
+  return spareOf(await statfs(folder));
+}
+
+/** The same, for a process that waits for its disk anyway. */
+export function spareBytesSync(folder: string): number {
+  return spareOf(statfsSync(folder));
+}
+
+function spareOf({ bavail, blocks, bsize }: StatsFs): number {
   return bavail * bsize - Math.max(freeBytesMin, blocks * bsize * freeShareMin);
 }
