@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { pipeline } from 'node:stream/promises';
 import type { ClusterHost } from '../test/support/cluster/cluster-host.ts';
 import { type Counter, counterOf } from '../test/support/cluster/counting.ts';
 import { fill, type Members, volumeOf } from '../test/support/cluster/members.ts';
@@ -36,6 +35,7 @@ async function precopyWith(members: Members, encryption: string): Promise<Row> {
     // In turns: what comes first finds the volume in the page cache.
     const isRawFirst = round % 2 === 1;
     if (isRawFirst) raw.push(await rawCopy(members, first, third, counter));
+    await settle(members);
     const { history } = await move(members, third, counter.name, second);
     const line = history.find(({ step }) => step === 'copying');
     flock.push(line?.ms ?? Number.NaN);
@@ -63,41 +63,42 @@ async function precopyWith(members: Members, encryption: string): Promise<Row> {
   );
 }
 
-/** `btrfs send` of a snapshot on one host into `btrfs receive` on another one, where the plugins have their pools. Answers ms. */
+/**
+ * `btrfs send` of a snapshot on one host into `btrfs receive` on another one, where the plugins have their pools, until it is on disk, as a
+ * copy of flock is. Answers ms.
+ */
 async function rawCopy(members: Members, from: ClusterHost, to: ClusterHost, { volume }: Counter): Promise<number> {
-  const pool = '/run/flock/pool';
   const { id } = (await volumeOf(members, volume)).doc;
-  const inside = async (host: ClusterHost, ...words: readonly string[]) => [
-    '-t',
-    String(await host.pluginPid()),
-    '-m',
-    // Or /proc shows other processes than it is one of, and receive finds no mount points.
-    '-p',
-    '--',
-    '/usr/bin/btrfs',
-    ...words,
-  ];
-  const run = async (host: ClusterHost, ...words: readonly string[]) => {
-    const child = spawn('nsenter', await inside(host, ...words), { stdio: ['ignore', 'ignore', 'inherit'] });
-    const [code] = await once(child, 'exit');
-    if (code !== 0) throw new Error(`btrfs ${words.join(' ')} ended with status ${code}`);
-  };
+  const [there, here] = [await btrfsOn(to), await btrfsOn(from)];
   const snapshot = `${pool}/meta/bench-raw`;
-  await run(from, 'subvolume', 'snapshot', '-r', `${pool}/volumes/${id}`, snapshot);
+  await shell(`${here} subvolume snapshot -r ${pool}/volumes/${id} ${snapshot}`);
   try {
-    return await timed(async () => {
-      const send = spawn('nsenter', await inside(from, 'send', '-q', snapshot), {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      });
-      const receive = spawn('nsenter', await inside(to, 'receive', '-q', `${pool}/meta`), {
-        stdio: ['pipe', 'ignore', 'inherit'],
-      });
-      const ends = [once(send, 'exit'), once(receive, 'exit')];
-      await pipeline(send.stdout, receive.stdin);
-      for (const [code] of await Promise.all(ends)) if (code !== 0) throw new Error(`the raw copy failed: ${code}`);
-    });
+    await settle(members);
+    const synced = `${there} filesystem sync ${pool}`;
+    return await timed(() => shell(`${here} send -q ${snapshot} | ${there} receive -q ${pool}/meta && ${synced}`));
   } finally {
-    await run(from, 'subvolume', 'delete', snapshot);
-    await run(to, 'subvolume', 'delete', snapshot);
+    for (const btrfs of [here, there]) await shell(`${btrfs} subvolume delete -c ${snapshot}`);
   }
+}
+
+const pool = '/run/flock/pool';
+
+/** The command of the plugin there. In its process namespace too: /proc shows other processes otherwise, and receive finds no mount points. */
+async function btrfsOn(host: ClusterHost): Promise<string> {
+  return `nsenter -t ${await host.pluginPid()} -m -p -- /usr/bin/btrfs`;
+}
+
+async function shell(command: string): Promise<void> {
+  const child = spawn('bash', ['-o', 'pipefail', '-c', command], { stdio: ['ignore', 'ignore', 'inherit'] });
+  const [code] = await once(child, 'exit');
+  if (code !== 0) throw new Error(`${command} ended with status ${code}`);
+}
+
+/** Until nothing of what was before is still being written or cleaned up: both ways begin with the same. */
+async function settle(members: Members): Promise<void> {
+  for (const host of members.cluster.hosts) {
+    const btrfs = await btrfsOn(host);
+    await shell(`${btrfs} subvolume sync ${pool} && ${btrfs} filesystem sync ${pool}`);
+  }
+  await shell('sync');
 }
