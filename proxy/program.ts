@@ -111,7 +111,6 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
   });
   const listening = createListening({
     onChange: () => serving.wake(),
-    nowMs: Date.now,
     ...(parts.reach === undefined ? {} : { reach: parts.reach }),
   });
   const serving = createServing({

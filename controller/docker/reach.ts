@@ -5,14 +5,17 @@ export type Reach = (address: string, port: number, signal: AbortSignal) => Prom
 
 const reachMsMax = 1_000;
 
-/** From this host, within a second. */
+/**
+ * From this host, within a second. What a server says first is read, and the end is told: one that is hung up on while it greets may die of
+ * that.
+ */
 export const reach: Reach = (host, port, signal) =>
   new Promise((resolve) => {
     const socket = connect({ host, port, signal: AbortSignal.any([signal, AbortSignal.timeout(reachMsMax)]) });
-    const end = (isOpen: boolean) => {
-      socket.destroy();
-      resolve(isOpen);
-    };
-    socket.once('connect', () => end(true));
-    socket.once('error', () => end(false));
+    socket.on('error', () => resolve(false));
+    socket.once('connect', () => {
+      resolve(true);
+      socket.resume();
+      socket.end();
+    });
   });

@@ -139,8 +139,13 @@ function receive(key: string, spool: Order['spool'], end: (error?: Error) => voi
       });
     }
   });
-  socket.once('secure', () => socket.write(ready));
+  let isSecure = false;
+  socket.once('secure', () => {
+    isSecure = true;
+    socket.write(ready);
+  });
   socket.once('end', () => {
+    if (!isSecure) return end(new Error('the other side has hung up before it had shown that it has the key'));
     pass();
     socket.end();
     socket.once('finish', () => end());
@@ -170,6 +175,8 @@ function admit(key: string, take: (record: Uint8Array) => void): TLSSocket {
   if (status !== 0) throw new Error(`the connection can't be used: status ${status}`);
   // Or the handshake waits for the event that a connection is made.
   Object.assign(socket, { connecting: false });
+  // Without a server nobody has it say so: what can't be decrypted would end nothing, and all that comes after it would be kept in memory.
+  socket.once('_tlsError', (error: Error) => socket.destroy(error));
   return socket;
 }
 

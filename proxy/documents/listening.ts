@@ -25,7 +25,8 @@ export type Listening = {
 export type ListeningParts = {
   /** One more counts as listening. */
   readonly onChange: () => void;
-  readonly nowMs: () => number;
+  /** Never goes back. */
+  readonly nowMs?: () => number;
   readonly reach?: Reach;
 };
 
@@ -34,17 +35,24 @@ const soonMs = 100;
 const laterMs = 1_000;
 const soonForMs = 10_000;
 /** A container that takes connections at some of its ports only may never do so at the others. */
-const allForMs = 30_000;
+const allForMs = 10_000;
+/** Containers that are asked at a time. */
+const asksMax = 64;
 
 type Start = {
   readonly startedAtMs: number;
   address: string;
   ports: ReadonlySet<number>;
   readonly open: Set<number>;
+  /** Since it was first seen: clocks may jump, and it may have run for long. */
+  readonly seenAtMs: number;
+  nextAtMs: number;
+  isAsked: boolean;
   isListening: boolean;
 };
 
-export function createListening({ onChange, nowMs, reach = reachDefault }: ListeningParts): Listening {
+export function createListening(parts: ListeningParts): Listening {
+  const { onChange, nowMs = () => performance.now(), reach = reachDefault } = parts;
   const latch = createLatch();
   let starts: ReadonlyMap<string, Start> = new Map();
 
@@ -56,24 +64,36 @@ export function createListening({ onChange, nowMs, reach = reachDefault }: Liste
     before: ReadonlyMap<string, ContainerDoc>,
   ): Start | null {
     const { id, startedAtMs, healthy, address, declared } = facts;
-    const ports = declared.service === null ? undefined : wanted.get(declared.service);
-    if (hasCheck || !healthy || address === null || ports === undefined || ports.size === 0) return null;
     const known = starts.get(id);
-    if (known?.startedAtMs === startedAtMs) return Object.assign(known, { address, ports });
+    const isKnown = known?.startedAtMs === startedAtMs;
+    const ports = declared.service === null ? undefined : wanted.get(declared.service);
+    // One that is paused listens on when it goes on.
+    if (hasCheck || !healthy || address === null || ports === undefined || ports.size === 0)
+      return isKnown && known.isListening ? known : null;
+    if (isKnown) return Object.assign(known, { address, ports });
     const told = before.get(id);
     const isListening = told?.startedAtMs === startedAtMs && told.healthy;
-    return { startedAtMs, address, ports, open: new Set(), isListening };
+    const atMs = nowMs();
+    return {
+      ...{ startedAtMs, address, ports, open: new Set(), seenAtMs: atMs, nextAtMs: atMs },
+      ...{ isAsked: false, isListening },
+    };
   }
 
+  /** Never rejects. */
   async function ask(start: Start, signal: AbortSignal): Promise<void> {
+    start.isAsked = true;
     const closed = [...start.ports].filter((port) => !start.open.has(port));
     const taken = await Promise.all(closed.map((port) => reach(start.address, port, signal)));
     closed.forEach((port, index) => {
       if (taken[index] === true) start.open.add(port);
     });
-    const isAll = start.ports.isSubsetOf(start.open);
-    start.isListening = isAll || (start.open.size > 0 && nowMs() - start.startedAtMs >= allForMs);
+    const forMs = nowMs() - start.seenAtMs;
+    start.isListening = start.ports.isSubsetOf(start.open) || (start.open.size > 0 && forMs >= allForMs);
+    start.nextAtMs = nowMs() + (forMs < soonForMs ? soonMs : laterMs);
+    start.isAsked = false;
     if (start.isListening && !signal.aborted) onChange();
+    latch.open();
   }
 
   return {
@@ -94,10 +114,14 @@ export function createListening({ onChange, nowMs, reach = reachDefault }: Liste
       let timer: NodeJS.Timeout | undefined;
       while (await latch.pass(signal)) {
         clearTimeout(timer);
-        await Promise.all(waiting().map((start) => ask(start, signal)));
-        const rest = waiting();
-        const isSoon = rest.some(({ startedAtMs }) => Math.abs(nowMs() - startedAtMs) < soonForMs);
-        if (rest.length > 0) timer = setTimeout(latch.open, isSoon ? soonMs : laterMs);
+        const all = waiting();
+        const free = asksMax - all.filter(({ isAsked }) => isAsked).length;
+        const idle = all.filter(({ isAsked }) => !isAsked).toSorted((a, b) => a.nextAtMs - b.nextAtMs);
+        const due = idle.filter(({ nextAtMs }) => nextAtMs <= nowMs()).slice(0, free);
+        // One that drops what comes is waited for by nobody else.
+        for (const start of due) void ask(start, signal);
+        const next = free > due.length ? idle[due.length] : undefined;
+        if (next !== undefined) timer = setTimeout(latch.open, Math.max(1, next.nextAtMs - nowMs()));
       }
       clearTimeout(timer);
     },

@@ -59,16 +59,18 @@ export function collect(documents: Documents, self: NodeName, nowMs: number): Co
   const containers = documents.containers.filter(({ node }) => isMember(node));
   // One that waits for a disk that has failed still runs for Docker, and can't be ended: not where another serves.
   const isStuck = ({ node, hasVolume }: ContainerDoc) => hasVolume === true && members?.get(node)?.poolLost === true;
-  const sound = new Set(
-    containers.flatMap((one) =>
-      one.healthy && isAlive(one.node) && !isStuck(one) ? (one.declared.service ?? []) : [],
-    ),
-  );
+  const others = containers.filter((one) => isAlive(one.node) && !isStuck(one));
+  const servicesWhere = (is: (one: ContainerDoc) => boolean) =>
+    new Set(others.flatMap((one) => (is(one) ? (one.declared.service ?? []) : [])));
+  const sound = servicesWhere(({ healthy }) => healthy);
+  // Where it waits for its disk, one that has just been started is nearer to an answer.
+  const begun = servicesWhere(({ healthy, starting }) => healthy || starting === true);
   const isServedElsewhere = ({ declared }: ContainerDoc) => declared.service !== null && sound.has(declared.service);
+  const isBegunElsewhere = ({ declared }: ContainerDoc) => declared.service !== null && begun.has(declared.service);
   // A node that is cut off from the store only may still be the one that its volumes belong to.
   const isReached = ({ node }: ContainerDoc) => members?.get(node)?.reached === true;
   const mayServe = (one: ContainerDoc) =>
-    isAlive(one.node) ? !(isStuck(one) && isServedElsewhere(one)) : isReached(one) && !isServedElsewhere(one);
+    isAlive(one.node) ? !(isStuck(one) && isBegunElsewhere(one)) : isReached(one) && !isServedElsewhere(one);
   const problems: Problem[] = containers.flatMap(({ name, node, problems: own }) =>
     own.map(({ text }) => ({ where: `container ${name} on ${node}`, text })),
   );

@@ -92,7 +92,8 @@ export async function startPeerPair({
   from,
   to,
   limits,
-  freeBytes,
+  // Whatever else this machine's disk is full of.
+  freeBytes = () => 2 ** 40,
   options,
   carriedBytes = Number.POSITIVE_INFINITY,
   carriersMax = 4,
@@ -101,10 +102,7 @@ export async function startPeerPair({
   const folder = await mkdtemp(join(tmpdir(), 'flock-peers-'));
   const { one, two } = makeIdentities();
   const settings = { encryptedHere: true, encryptedThere: true, bytesPerSecond: null as number | null };
-  const partials = createPartials(
-    join(folder, 'partials'),
-    freeBytes === undefined ? {} : { freeBytes: async () => freeBytes() },
-  );
+  const partials = createPartials(join(folder, 'partials'), { freeBytes: async () => freeBytes() });
   const door = createDoor({ address: '127.0.0.1', port: 0, ticketMs: 2_000 });
   const pacer: Pacer = createPacer(() => settings.bytesPerSecond);
   const carriers = createCarriers({ script, max: carriersMax, bytesMin: carriedBytes });

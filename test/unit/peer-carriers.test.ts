@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { writeSync } from 'node:fs';
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect as connectTls } from 'node:tls';
 import { FlockError } from '../../controller/model/errors.ts';
@@ -192,8 +196,8 @@ describe('large streams between nodes', () => {
       await start({ from: { ...here, estimate: async () => estimate } });
       const transfer = await write(`s-${isKept}`, 100 * mebi);
       line.fault = { kind: 'cut', at: 90 * mebi };
-      await fails(transfer);
-      assert.equal((await pair.partials.spooled(id)) > 0, isKept);
+      const { message } = await fails(transfer);
+      assert.equal((await pair.partials.spooled(id)) > 0, isKept, message);
       await pair.send(transfer);
       await sameAs(`s-${isKept}`);
       await nothingLeft();
@@ -457,24 +461,26 @@ describe('a carrier', () => {
     };
   }
 
-  it('refuses who has another key, or shows a certificate, or speaks no TLS', async () => {
-    const folder = `/tmp/flock-carrier-${process.pid}`;
-    const run = async (role: 'send' | 'receive', at: Socket, theirs: string) => {
-      const channel = await openChannel(folder);
-      const carrier = carriers.claim();
-      assert.ok(carrier !== null);
-      try {
-        if (role === 'send') await channel.lend(async () => channel.finish());
-        await lendSocket(at, (fd) =>
-          lendSocket(channel.stream, (command) =>
-            carrier.carry({ role, key: theirs, command, connection: fd, spool: null }, () => undefined, never),
-          ),
-        );
-      } finally {
-        channel.close();
-        carrier.release();
-      }
-    };
+  const run = async (role: 'send' | 'receive', at: Socket, theirs: string) => {
+    const folder = await mkdtemp(join(tmpdir(), 'flock-carrier-'));
+    const channel = await openChannel(folder);
+    const carrier = carriers.claim();
+    assert.ok(carrier !== null);
+    try {
+      if (role === 'send') await channel.lend(async () => channel.finish());
+      await lendSocket(at, (fd) =>
+        lendSocket(channel.stream, (command) =>
+          carrier.carry({ role, key: theirs, command, connection: fd, spool: null }, () => undefined, never),
+        ),
+      );
+    } finally {
+      channel.close();
+      carrier.release();
+      await rm(folder, { recursive: true, force: true });
+    }
+  };
+
+  it('refuses who has another key, or shows a certificate, or speaks no TLS, or hangs up', async () => {
     for (const theirs of [key, other]) {
       const { near, far, close } = await connection();
       const both = await Promise.allSettled([run('send', near, key), run('receive', far, theirs)]);
@@ -489,11 +495,35 @@ describe('a carrier', () => {
     near.write('GET / HTTP/1.1\r\n\r\n');
     await rejects(receiving, 'node-unreachable');
     close();
+    const silent = await connection();
+    const waiting = run('receive', silent.far, key);
+    silent.near.end();
+    assert.match((await rejects(waiting, 'node-unreachable')).message, /hung up before/);
+    silent.close();
     const again = await connection();
     const admitting = run('receive', again.far, key);
     const client = connectTls({ socket: again.near, rejectUnauthorized: false });
     client.on('error', () => undefined);
     await rejects(admitting, 'node-unreachable');
     again.close();
+  }).timeout(30_000);
+
+  it('ends at the first record that was changed, though nobody hangs up', async () => {
+    const { near, far, close } = await connection();
+    const receiving = run('receive', far, key);
+    receiving.catch(() => undefined);
+    // The client's TLS with nothing to say after the handshake; what comes then is not its own.
+    const line = new Duplex({ read: () => undefined, write: (chunk, _encoding, done) => void near.write(chunk, done) });
+    near.on('data', (chunk) => line.push(chunk)).resume();
+    const client = connectTls({
+      ...{ socket: line, minVersion: 'TLSv1.3', ciphers: 'TLS_AES_128_GCM_SHA256' },
+      ...{ pskCallback: () => ({ psk: Buffer.from(key, 'hex'), identity: 'carrier' }) },
+      checkServerIdentity: () => undefined,
+    });
+    client.on('error', () => undefined);
+    await once(client, 'data');
+    near.write(Buffer.concat([Buffer.from('1703030040', 'hex'), randomBytes(64)]));
+    assert.match((await rejects(receiving, 'node-unreachable')).message, /bad record mac/i);
+    close();
   }).timeout(30_000);
 });

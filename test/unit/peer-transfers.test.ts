@@ -433,7 +433,6 @@ describe('streams between nodes', () => {
     await start();
     pair.settings.bytesPerSecond = 2 * mebi;
     const transfer = await write('s1', 8 * mebi);
-    const startMs = performance.now();
     setTimeout(() => (pair.settings.bytesPerSecond = null), 700);
     const other = parseDatasetId('db.00000002');
     await here.create(other, create);
@@ -444,7 +443,6 @@ describe('streams between nodes', () => {
     setTimeout(() => (passed = line.passed), 600);
     await Promise.all([pair.send(transfer), pair.send(second)]);
     assert.ok(passed < 2 * mebi, `${passed} bytes in 0.6 s`);
-    assert.ok(performance.now() - startMs < 6_000);
     await sameAs('s1');
   });
 

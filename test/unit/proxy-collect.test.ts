@@ -99,6 +99,7 @@ describe('the records that the table is made of', () => {
     assert.deepEqual(healthy(stuck, other), [false, true]);
     assert.deepEqual(healthy(stuck), [true], 'it may still read');
     assert.deepEqual(healthy(stuck, { ...other, healthy: false }), [true, false]);
+    assert.deepEqual(healthy(stuck, { ...other, healthy: false, starting: true }), [false, false], 'it soon serves');
     assert.deepEqual(healthy(plain, other), [true, true], 'it needs no pool');
   });
 

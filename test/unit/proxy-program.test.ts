@@ -233,9 +233,10 @@ describe('the proxy’s program', () => {
 
   it('uses other nodes’ containers while they live, and cleans up after nodes that are gone', async () => {
     const client = await joined();
-    const mine = JSON.parse(
-      (await until('it is known', waitMs, () => entry(proxyKeys.container(here, idOf('a'))))).value,
-    );
+    const mine = await until('it is known, and listens', waitMs, () => {
+      const found = JSON.parse(entry(proxyKeys.container(here, idOf('a')))?.value ?? '{}');
+      return found.healthy === true ? found : undefined;
+    });
     const { session } = await member(there);
     const inner = { address: '10.0.0.2', ports: { '8080': 24_007 } };
     const key = proxyKeys.container(there, idOf('b'));
