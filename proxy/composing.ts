@@ -1,7 +1,7 @@
 import type { NodeName } from '../controller/model/names.ts';
 import type { Documents } from './model/collect.ts';
 import type { ContainerDoc, ContainerFacts } from './model/containers.ts';
-import type { ProxyNodeDoc } from './model/keys.ts';
+import { type ProxyNodeDoc, proxyKeys } from './model/keys.ts';
 import { type OwnNode, ownContainers } from './model/own.ts';
 import type { PortState } from './model/ports.ts';
 
@@ -64,4 +64,13 @@ export function problemsOf(problems: ReadonlyMap<string, string>): Readonly<Reco
       .slice(0, problemsMax)
       .map(([key, text]) => [key, text.slice(0, problemCharactersMax)]),
   );
+}
+
+/** What the store is to have of this node, by key. Pure. */
+export function wantedOf(node: ProxyNodeDoc, containers: readonly ContainerDoc[]): ReadonlyMap<string, string> {
+  // The node first: others wait for its word about pauses.
+  return new Map([
+    [proxyKeys.node(node.name), JSON.stringify(node)],
+    ...containers.map((one) => [proxyKeys.container(one.node, one.id), JSON.stringify(one)] as const),
+  ]);
 }

@@ -6,13 +6,13 @@ import type { NodeName } from '../controller/model/names.ts';
 import { createLatch } from '../controller/store/latch.ts';
 import type { Store } from '../controller/store/store.ts';
 import { type Certificates, certificatesOf } from './certificates.ts';
-import { type Base, type Composed, compose, problemsOf } from './composing.ts';
+import { type Base, type Composed, compose, problemsOf, wantedOf } from './composing.ts';
 import type { Home } from './documents/home.ts';
 import type { Listening } from './documents/listening.ts';
 import type { Drains } from './drains.ts';
 import { type Collected, collect, nextPauseEndMs } from './model/collect.ts';
-import { type ContainerDoc, type Inspected, type LocalContainer, readContainer } from './model/containers.ts';
-import { type ProxyNodeDoc, proxyKeys } from './model/keys.ts';
+import { type Inspected, type LocalContainer, readContainer } from './model/containers.ts';
+import type { ProxyNodeDoc } from './model/keys.ts';
 import { wantedPorts } from './model/own.ts';
 import { noPorts, type PortState } from './model/ports.ts';
 import type { Seen } from './model/status.ts';
@@ -290,12 +290,4 @@ export function createServing(parts: ServingParts): Serving {
       clearTimeout(timer);
     },
   };
-}
-
-function wantedOf(node: ProxyNodeDoc, containers: readonly ContainerDoc[]): ReadonlyMap<string, string> {
-  // The node first: others wait for its word about pauses.
-  return new Map([
-    [proxyKeys.node(node.name), JSON.stringify(node)],
-    ...containers.map((one) => [proxyKeys.container(one.node, one.id), JSON.stringify(one)] as const),
-  ]);
 }

@@ -93,7 +93,7 @@ export async function startNetwork(): Promise<Network> {
       await inside('ip', 'link', 'set', port, 'master', 'br0', down.has(number) ? 'down' : 'up');
       await host.run('ip', ['addr', 'add', `${addressOf(number)}/24`, 'dev', 'eth0']);
       await host.run('ip', ['link', 'set', 'eth0', 'up']);
-      // Linux's default, whatever this machine has: pacing (bbr) halves what a veth carries on few processors.
+      // Linux's default, whatever this machine has: pacing (bbr) takes a fifth of what a veth carries on few processors.
       await host.run('sh', ['-c', 'echo cubic > /proc/sys/net/ipv4/tcp_congestion_control || true']);
     },
     partition: (one, other) => add(cuts(one, other)),
