@@ -33,7 +33,7 @@ const columns: readonly Column<ServiceView>[] = [
 const containerColumns: readonly Column<ServiceDetailView['containers'][number]>[] = [
   { title: 'CONTAINER', value: (container) => container.name },
   { title: 'NODE', value: (container) => container.node },
-  { title: 'STATE', value: ({ state, healthy }) => (state === 'running' && !healthy ? 'not healthy' : state) },
+  { title: 'STATE', value: (container) => container.condition },
   { title: 'ADDRESS', value: (container) => container.address ?? '-' },
 ];
 
@@ -181,7 +181,8 @@ function table<Row>(rows: readonly Row[], its: readonly Column<Row>[]): string {
 
 function stateOf({ pause, containers }: ServiceView): string {
   if (pause !== null) return `paused, ${formatDuration(secondsUntil(pause.untilMs) * 1000)} left`;
-  return containers.healthy > 0 ? 'serving' : 'no healthy container';
+  if (containers.healthy > 0) return 'serving';
+  return containers.starting > 0 ? 'starting' : 'no healthy container';
 }
 
 function secondsUntil(ms: number): number {

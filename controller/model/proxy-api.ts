@@ -58,7 +58,8 @@ export const serviceView = z.object({
   name: z.string(),
   stateful: z.boolean(),
   balance: z.string(),
-  containers: z.object({ total: count, healthy: count }),
+  /** `starting`: neither healthy nor known not to be; they serve while none is healthy. */
+  containers: z.object({ total: count, healthy: count, starting: count.default(0) }),
   /** Where they are. */
   nodes: z.array(z.string()),
   routes: count,
@@ -90,7 +91,10 @@ export const serviceDetailView = z.object({
       id: z.string(),
       name: z.string(),
       node: z.string(),
+      /** Docker's word. */
       state: z.string(),
+      /** The same for people, with what a running one waits for. */
+      condition: z.string(),
       healthy: z.boolean(),
       address: z.string().nullable(),
     }),

@@ -84,7 +84,11 @@ export function serviceRow(service: ServiceDoc, seen: Seen, inFlight: ServiceVie
     name,
     stateful,
     balance,
-    containers: { total: containers.length, healthy: containers.filter(({ healthy }) => healthy).length },
+    containers: {
+      total: containers.length,
+      healthy: containers.filter(({ healthy }) => healthy).length,
+      starting: containers.filter(({ healthy, starting }) => !healthy && starting === true).length,
+    },
     nodes: [...new Set(containers.map(({ node }) => String(node)))].toSorted(),
     routes: collected.records.routes.filter((route) => route.service === name).length,
     links: [...declared, ...documents.links].filter((link) => link.service === name).length,

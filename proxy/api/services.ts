@@ -4,7 +4,7 @@ import type { ProxyStatusView, ServiceDetailView, ServiceView } from '../../cont
 import { type ProxyNodeDoc, proxyKeys, proxyNodeSchema } from '../model/keys.ts';
 import type { ServiceName } from '../model/names.ts';
 import type { ServiceDoc } from '../model/records.ts';
-import type { Seen } from '../model/status.ts';
+import { conditionOf, type Seen } from '../model/status.ts';
 import { drainedNodes, livingNodes, pausedNodes } from './acknowledgement.ts';
 import { existingService } from './near.ts';
 import { type ProxyApiParts, seenBy, selfOf } from './parts.ts';
@@ -34,8 +34,9 @@ export async function inspectService(parts: ProxyApiParts, name: ServiceName): P
   );
   return {
     service: serviceRow(service, seen, counts.get(name) ?? null),
-    containers: containersOf(name, seen).map(({ id, name: container, node, state, healthy, address }) => {
-      return { id, name: container, node, state, healthy, address };
+    containers: containersOf(name, seen).map((one) => {
+      const { id, node, state, healthy, address } = one;
+      return { id, name: one.name, node, state, condition: conditionOf(one), healthy, address };
     }),
     routes: routeRows(seen).filter((route) => route.service === name),
     links: linkRows(seen).filter((link) => link.service === name),

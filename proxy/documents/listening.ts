@@ -23,7 +23,7 @@ export type Listening = {
 };
 
 export type ListeningParts = {
-  /** One more counts as listening. */
+  /** One more port of a container is open, or one more container counts as listening. */
   readonly onChange: () => void;
   /** Never goes back. */
   readonly nowMs?: () => number;
@@ -85,14 +85,13 @@ export function createListening(parts: ListeningParts): Listening {
     start.isAsked = true;
     const closed = [...start.ports].filter((port) => !start.open.has(port));
     const taken = await Promise.all(closed.map((port) => reach(start.address, port, signal)));
-    closed.forEach((port, index) => {
-      if (taken[index] === true) start.open.add(port);
-    });
+    const opened = closed.filter((_, index) => taken[index] === true);
+    for (const port of opened) start.open.add(port);
     const forMs = nowMs() - start.seenAtMs;
     start.isListening = start.ports.isSubsetOf(start.open) || (start.open.size > 0 && forMs >= allForMs);
     start.nextAtMs = nowMs() + (forMs < soonForMs ? soonMs : laterMs);
     start.isAsked = false;
-    if (start.isListening && !signal.aborted) onChange();
+    if (opened.length + Number(start.isListening) > 0 && !signal.aborted) onChange();
     latch.open();
   }
 
@@ -106,8 +105,10 @@ export function createListening(parts: ListeningParts): Listening {
       starts = new Map(next);
       if (waiting().length > 0) latch.open();
       return found.map((one) => {
-        const isListening = starts.get(one.facts.id)?.isListening ?? true;
-        return isListening ? one : { ...one, facts: { ...one.facts, healthy: false, starting: true } };
+        const start = starts.get(one.facts.id);
+        if (start === undefined || start.isListening) return one;
+        const closedPorts = [...start.ports.difference(start.open)].toSorted((a, b) => a - b);
+        return { ...one, facts: { ...one.facts, healthy: false, starting: true, closedPorts } };
       });
     },
     async run(signal) {

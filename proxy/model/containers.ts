@@ -30,6 +30,8 @@ export type ContainerFacts = {
   readonly healthy: boolean;
   /** Runs, and its health check has not said anything yet, or its ports take no connections yet. */
   readonly starting?: boolean | undefined;
+  /** Of one that is starting without a health check: the ports that it takes no connections at yet, ascending. Absent: none. */
+  readonly closedPorts?: readonly number[] | undefined;
   /** It has a flock volume. Absent: no. */
   readonly hasVolume?: boolean | undefined;
   /** Where its node reaches it; null while it has no network. */
@@ -194,6 +196,7 @@ export const containerSchema: z.ZodType<ContainerDoc> = z.object({
   healthy: z.boolean(),
   // Older proxies do not say it.
   starting: z.boolean().optional(),
+  closedPorts: z.array(port).optional(),
   hasVolume: z.boolean().optional(),
   address: ip.nullable(),
   gateway: ip.nullable(),

@@ -1,5 +1,6 @@
 import type { NodeName } from '../../controller/model/names.ts';
 import { type Collected, type Documents, isCalled } from './collect.ts';
+import type { ContainerDoc } from './containers.ts';
 import type { ProxyNodeDoc } from './keys.ts';
 import type { Entrance, LinkDoc, RouteDoc } from './records.ts';
 import { buildTable, type Conflict, linkKey, type Table } from './table.ts';
@@ -70,15 +71,20 @@ function targetState({ service, targetPort }: RouteDoc | LinkDoc, { documents, t
   const endpoints = found?.endpoints.get(targetPort);
   if (endpoints !== undefined ? endpoints.length > 0 : hasHealthy(documents, service)) return serving;
   const own = documents.containers.filter(({ declared }) => declared.service === service);
-  const list = own.slice(0, containersNamedMax).map(({ name, node, state, healthy }) => {
-    const how = state === 'running' && !healthy ? 'not healthy' : state;
-    return `${name} on ${node} is ${how}`;
-  });
+  const list = own.slice(0, containersNamedMax).map((one) => `${one.name} on ${one.node} is ${conditionOf(one)}`);
   const text = own.length === 0 ? 'no container runs this service' : `no healthy container: ${list.join(', ')}`;
   return { state: 'no-container', text };
 }
 
 const containersNamedMax = 5;
+
+/** How a container is, for people. */
+export function conditionOf({ state, healthy, starting, closedPorts = [] }: ContainerDoc): string {
+  if (state !== 'running' || healthy) return state;
+  if (starting !== true) return 'not healthy';
+  if (closedPorts.length === 0) return 'starting';
+  return `starting, and takes no connections at port ${closedPorts.join(' and ')} yet`;
+}
 
 function hasHealthy(documents: Documents, service: string): boolean {
   return documents.containers.some(

@@ -165,10 +165,11 @@ describe('the API of the proxy', () => {
 
   it('shows services', async () => {
     await start('host-2');
-    await proxies.run(web, containerDoc('web-2', { 'flock.service': 'web' }, { node: host2, healthy: false }));
+    const begun = { node: host2, healthy: false, starting: true, closedPorts: [443, 8080] };
+    await proxies.run(web, containerDoc('web-2', { 'flock.service': 'web' }, begun));
     const [found] = await client.get('/v1/services', z.array(serviceView));
     assert.deepEqual(found, {
-      ...{ name: 'web', stateful: false, balance: 'round-robin', containers: { total: 2, healthy: 1 } },
+      ...{ name: 'web', stateful: false, balance: 'round-robin', containers: { total: 2, healthy: 1, starting: 1 } },
       ...{ nodes: ['host-1', 'host-2'], routes: 1, links: 0, pause: null },
       inFlight: { requests: 3, tunnels: 2, held: 1 },
     });
@@ -182,6 +183,13 @@ describe('the API of the proxy', () => {
       ],
     );
     assert.equal(detail.routes[0]?.state, 'paused');
+    assert.deepEqual(
+      detail.containers.map(({ name, condition }) => [name, condition]),
+      [
+        ['web-1', 'running'],
+        ['web-2', 'starting, and takes no connections at port 443 and 8080 yet'],
+      ],
+    );
     await refuses(client.get('/v1/services/wbe', serviceDetailView), 'service-not-found', /did you mean web/);
     await refuses(client.get('/v1/services/Web', serviceDetailView), 'invalid-name', /service name/);
   });

@@ -97,7 +97,7 @@ describe('what flockctl prints of the proxy', () => {
 
   it('shows everything about a service that has little', () => {
     const service = {
-      ...{ name: 'web', stateful: true, balance: 'round-robin', containers: { total: 0, healthy: 0 } },
+      ...{ name: 'web', stateful: true, balance: 'round-robin', containers: { total: 0, healthy: 0, starting: 0 } },
       ...{ nodes: [], routes: 0, links: 0, pause: null, inFlight: null },
     };
     const text = formatDetail({
@@ -105,6 +105,22 @@ describe('what flockctl prints of the proxy', () => {
     });
     assert.match(text, /State +no healthy container\n/);
     assert.match(text, /In flight here +unknown\n\n! it is odd\n$/);
+  });
+
+  it('says that a service is starting while none of its containers is healthy yet', () => {
+    const service = {
+      ...{ name: 'web', stateful: true, balance: 'round-robin', containers: { total: 1, healthy: 0, starting: 1 } },
+      ...{ nodes: ['host-1'], routes: 0, links: 0, pause: null, inFlight: null },
+    };
+    const container = {
+      ...{ id: 'a', name: 'web-1', node: 'host-1', state: 'running', healthy: false, address: '172.17.0.2' },
+      condition: 'starting, and takes no connections at port 8080 yet',
+    };
+    const text = formatDetail({
+      ...{ service, containers: [container], routes: [], links: [], paused: [], drained: [], problems: [] },
+    });
+    assert.match(text, /State +starting\n/);
+    assert.match(text, /\nweb-1 +host-1 +starting, and takes no connections at port 8080 yet +172\.17\.0\.2\n/);
   });
 
   it('lists the problems of all proxies', () => {

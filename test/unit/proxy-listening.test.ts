@@ -66,12 +66,15 @@ describe('containers that take connections', () => {
   it('are starting until each port has taken one, and then healthy until their next start', async () => {
     const [open, late] = [await listen(), await closedPort()];
     const first = second(at);
-    assert.equal(judged(first, [open, late]), 'starting');
+    const waitsFor = () => listening.judge([container(first)], new Map([[web, new Set([open, late])]]), [])[0];
+    assert.deepEqual(waitsFor()?.facts.closedPorts, [open, late].toSorted());
+    await until('the open port is told', 5_000, () => (changes === 1 ? true : undefined));
     await sleep(300);
     assert.equal(judged(first, [open, late]), 'starting');
-    assert.equal(changes, 0);
+    assert.deepEqual(waitsFor()?.facts.closedPorts, [late]);
+    assert.equal(changes, 1);
     await listen(late);
-    await until('the change is told', 5_000, () => (changes === 1 ? true : undefined));
+    await until('the change is told', 5_000, () => (changes === 2 ? true : undefined));
     assert.equal(judged(first, [open, late]), 'healthy');
     servers.pop()?.close();
     assert.equal(judged(first, [open, late, 1]), 'healthy', 'a port that nobody asked for at first changes nothing');
