@@ -66,6 +66,8 @@ export function createImages({ node, docker, fetch, log }: ImagesParts): Images 
 
   return {
     async ensure({ name, spec }, from, signal) {
+      // What is here waits for no transfer: that may take minutes, and this container's node may just have died.
+      if (await isHere(spec.imageId)) return await giveName(spec);
       const before = last;
       const turn = Promise.withResolvers<void>();
       last = turn.promise;

@@ -196,6 +196,19 @@ describe('an image of a workload', () => {
     assert.ok(docker.images.has(imageId));
   });
 
+  it('that is here waits for none that is on its way', async () => {
+    const stop = new AbortController();
+    const { docker, asked, images } = world({ n1: () => new Readable({ read() {} }) });
+    const other = { ...web, spec: { ...web.spec, image: 'api:1', imageId: `sha256:${'7'.repeat(64)}` } };
+    const stuck = images.ensure(other, [n1], stop.signal);
+    docker.images.set(imageId, { id: imageId, names: new Set() });
+    await images.ensure(web, [n1], AbortSignal.timeout(1_000));
+    assert.deepEqual([...(docker.images.get(imageId)?.names ?? [])], ['web:1']);
+    assert.deepEqual(asked, ['n1'], 'and is not asked for');
+    stop.abort(new Error('enough'));
+    await assert.rejects(stuck, /enough/);
+  });
+
   it('has a name that can be given, if it is neither an id nor a digest', () => {
     for (const name of ['web', 'web:1', 'registry:5000/a/web:1', 'deadbeef']) assert.ok(isPlainName(name), name);
     for (const name of [imageId, imageId.slice(7), 'web@sha256:00', '1a1a1a1a1a1a'])
