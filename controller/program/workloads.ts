@@ -43,6 +43,8 @@ export type WorkloadTimes = {
 
 export const workloadTimes: WorkloadTimes = { gapMs: 20, tickMs: 10_000, againMs: 30_000, retryMs: 1_000 };
 const jobsMax = 16;
+/** Beside those: they wait for each other anyhow, and with what they wait for would keep everything else from beginning. */
+const imageJobsMax = 1;
 /** How long a container that was just made waits for those that must run before it. */
 const orderMsMax = 60_000;
 /** An image that is here is looked for again after this time: people remove images. */
@@ -180,7 +182,7 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     });
   }
 
-  function lookElsewhere(seen: Seen, jobs: Jobs): void {
+  function lookElsewhere(seen: Seen, jobs: Jobs, imageJobs: Jobs): void {
     const docs = [...seen.workloads.values()].map(({ doc }) => doc);
     const here = new Set<string>(watch.containers()?.map(({ Id }) => Id));
     const workloadsOn = Map.groupBy(docs, (doc) => doc.node);
@@ -217,7 +219,7 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
           ),
         );
       else if (isLeftOver(doc, facts)) begin(jobs, `drop ${doc.id}`, () => duties.drop(doc));
-      else if (seen.alive.has(doc.node) && imageNodesOf(doc, facts).includes(node)) bringImage(doc, jobs);
+      else if (seen.alive.has(doc.node) && imageNodesOf(doc, facts).includes(node)) bringImage(doc, imageJobs);
     }
   }
 
@@ -237,13 +239,13 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
   }
 
   /** One look at everything. */
-  async function look(jobs: Jobs): Promise<void> {
+  async function look(jobs: Jobs, imageJobs: Jobs): Promise<void> {
     const seen = view.seen();
     if (seen === null || watch.containers() === null) return;
     // Nothing is decided on what the store said once.
     if (view.fault() !== null) return within(times.retryMs);
     await lookHere(seen, jobs);
-    lookElsewhere(seen, jobs);
+    lookElsewhere(seen, jobs, imageJobs);
     for (const id of told.keys()) if (!seen.workloads.has(id as WorkloadDoc['id'])) told.delete(id);
     for (const [key, atMs] of due) if (atMs <= clock.bootMs()) due.delete(key);
   }
@@ -251,16 +253,15 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
   return {
     wake: () => latch.open(),
     async run(signal) {
-      const jobs = createJobs({
-        signal,
-        max: jobsMax,
-        onEnd(key, error) {
-          const isSlow = key.startsWith('make ') || key.startsWith('image ');
-          if (error !== null) due.set(key, clock.bootMs() + (isSlow ? times.againMs : times.retryMs));
-          latch.open();
-        },
-        log,
-      });
+      const onEnd = (key: string, error: unknown) => {
+        const isSlow = key.startsWith('make ') || key.startsWith('image ');
+        // These may find that nothing is to be done, as what can't be read is there all the same; that stays so.
+        const isFutile = key.startsWith('forget ') || key.startsWith('drop ');
+        if (error !== null || isFutile) due.set(key, clock.bootMs() + (isSlow ? times.againMs : times.retryMs));
+        latch.open();
+      };
+      const jobs = createJobs({ signal, max: jobsMax, onEnd, log });
+      const imageJobs = createJobs({ signal, max: imageJobsMax, onEnd, log });
       const stopListening = view.onChange(latch.open);
       let problem: string | null = null;
       latch.open();
@@ -268,7 +269,7 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
         await clock.sleep(times.gapMs, signal);
         nextMs = times.tickMs;
         try {
-          await look(jobs);
+          await look(jobs, imageJobs);
           problem = null;
         } catch (error) {
           if (signal.aborted) break;
@@ -280,7 +281,7 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
         alarm(nextMs, signal);
       }
       stopListening();
-      await jobs.ended();
+      await Promise.all([jobs.ended(), imageJobs.ended()]);
     },
   };
 

@@ -126,6 +126,8 @@ const bridge = {
 export type Changes = {
   readonly id?: string;
   readonly name?: string;
+  /** Its id. */
+  readonly image?: string;
   readonly config?: object;
   readonly hostConfig?: object;
   readonly mounts?: readonly object[];
@@ -155,7 +157,7 @@ export function inspectAnswer(changes: Changes = {}): Readonly<Record<string, un
       FinishedAt: '0001-01-01T00:00:00Z',
       ...changes.state,
     },
-    Image: imageId,
+    Image: changes.image ?? imageId,
     Name: `/${changes.name ?? 'db'}`,
     RestartCount: changes.restartCount ?? 0,
     Driver: 'overlay2',

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { workloadLabel } from '../../controller/model/container-spec.ts';
 import { type MoveStep, moveIdSchema, moveKeys } from '../../controller/model/move.ts';
@@ -81,6 +82,26 @@ describe('controllers', () => {
       );
       assert.ok(await world.workload('web'));
     });
+  });
+
+  it('look at what Docker describes in another way than was known now and then, and keep its document', async () => {
+    const { inspect } = n1.docker;
+    let isStrange = false;
+    let asked = 0;
+    n1.docker.inspect = async (id) => {
+      asked += 1;
+      return isStrange ? { ...((await inspect(id)) as object), State: 'up' } : await inspect(id);
+    };
+    await n1.start();
+    n1.docker.run('web', routed);
+    await world.see('web', 'there', () => true);
+    isStrange = true;
+    n1.docker.personStarts('web');
+    await longEnough();
+    asked = 0;
+    await longEnough();
+    assert.ok(asked < 60, `it was asked for ${asked} times`);
+    assert.ok(await world.workload('web'));
   });
 
   describe('keep containers running', () => {
@@ -206,6 +227,23 @@ describe('controllers', () => {
       n1.docker.refuseStarts(null);
       await running(n1, 'web');
       assert.equal((await world.workload('web'))?.wanted, 'running');
+    });
+
+    it('however many images are on their way here', async () => {
+      n1.docker.saveImage = async () => new Readable({ read() {} });
+      await world.volume('pgdata', 'n1', ['n2']);
+      await Promise.all([n1.start(), n2.start()]);
+      for (let number = 10; number < 30; number += 1) {
+        const id = `sha256:${String(number).repeat(32)}`;
+        n1.docker.images.set(id, { id, names: new Set() });
+        n1.docker.run(`db${number}`, { image: id, config: { Image: id } });
+      }
+      await world.see('db29', 'there', () => true);
+      await longEnough();
+      n2.docker.run('web', { ...routed, hostConfig: { RestartPolicy: { Name: 'no', MaximumRetryCount: 0 } } });
+      await world.see('web', 'running', (doc) => doc.wanted === 'running');
+      n2.docker.crash('web');
+      await running(n2, 'web');
     });
 
     it('not while the store does not answer', async () => {
