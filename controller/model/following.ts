@@ -2,8 +2,9 @@ import { clashesOf } from './clashes.ts';
 import type { VolumeDoc } from './cluster.ts';
 import { isBraked } from './failover.ts';
 import { hashText } from './hash.ts';
+import { linksAmong } from './linking.ts';
 import type { DatasetId, NodeName } from './names.ts';
-import type { WorkloadDoc, WorkloadVolume } from './workload.ts';
+import type { WorkloadDoc, WorkloadId, WorkloadVolume } from './workload.ts';
 
 /** Which node makes the containers of a dead node. Pure; compare-and-set on the workload's document decides races. */
 export type FollowFacts = {
@@ -26,23 +27,33 @@ export type FollowFacts = {
   readonly guardMs: number;
 };
 
-/** Workloads that are to run, by their volumes. */
-export type Sharers = ReadonlyMap<DatasetId, readonly WorkloadDoc[]>;
+/** Workloads that are to run, by what keeps them together. */
+export type Sharers = {
+  readonly byVolume: ReadonlyMap<DatasetId, readonly WorkloadDoc[]>;
+  readonly linked: ReadonlyMap<WorkloadId, readonly WorkloadDoc[]>;
+};
 
 export function sharersOf(workloads: readonly WorkloadDoc[]): Sharers {
   const running = workloads.filter(({ wanted }) => wanted === 'running');
   const uses = running.flatMap((doc) => doc.volumes.map(({ id }) => ({ id, doc })));
   const byVolume = Map.groupBy(uses, ({ id }) => id);
-  return new Map([...byVolume].map(([id, entries]) => [id, entries.map(({ doc }) => doc)]));
+  return {
+    byVolume: new Map([...byVolume].map(([id, entries]) => [id, entries.map(({ doc }) => doc)])),
+    linked: linksAmong(running),
+  };
 }
 
-/** On whichever nodes: what has to be on the same one, for its volumes or those of others among them. The nearest first, without itself. */
-export function sharingWith(doc: WorkloadDoc, sharers: Sharers): readonly WorkloadDoc[] {
+/**
+ * On whichever nodes: what has to be on the same one, for its volumes and links or those of others among them. The nearest first, without
+ * itself.
+ */
+export function sharingWith(doc: WorkloadDoc, { byVolume, linked }: Sharers): readonly WorkloadDoc[] {
   const found = new Map([[doc.id, doc]]);
   // Grows while it is walked through.
-  for (const one of found.values())
-    for (const { id } of one.volumes)
-      for (const other of sharers.get(id) ?? []) if (!found.has(other.id)) found.set(other.id, other);
+  for (const one of found.values()) {
+    const others = [...one.volumes.flatMap(({ id }) => byVolume.get(id) ?? []), ...(linked.get(one.id) ?? [])];
+    for (const other of others) if (!found.has(other.id)) found.set(other.id, other);
+  }
   return [...found.values()].slice(1);
 }
 
@@ -54,7 +65,7 @@ function keeperElsewhere(doc: WorkloadDoc, { volumes, sharers, alive }: FollowFa
   const ownerOf = ({ id }: WorkloadVolume) => volumes.get(id)?.owner;
   if (doc.volumes.every((volume) => ownerOf(volume) === doc.node)) return undefined;
   const keepers = doc.volumes.flatMap((volume) =>
-    (sharers.get(volume.id) ?? []).filter(({ id, node }) => id !== doc.id && node === ownerOf(volume)),
+    (sharers.byVolume.get(volume.id) ?? []).filter(({ id, node }) => id !== doc.id && node === ownerOf(volume)),
   );
   const [keeper] = keepers;
   if (keeper === undefined || keepers.some(({ node }) => node !== keeper.node)) return undefined;
@@ -72,25 +83,28 @@ export type Follow =
 export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   const { me, alive, volumes } = facts;
   if (doc.node === me || doc.wanted === 'stopped' || doc.move !== null) return { kind: 'none' };
-  // What needs no pool goes on there.
-  const isPoolLost = facts.nodes.get(doc.node)?.poolLost === true && doc.volumes.length > 0;
+  const isPoolLostThere = facts.nodes.get(doc.node)?.poolLost === true;
+  const together = alive.has(doc.node) && !isPoolLostThere ? [] : sharingWith(doc, facts.sharers);
+  const leader = together.find(({ node, volumes }) => node === doc.node && volumes.length > 0);
+  // What needs no pool goes on there, unless it is nothing without what does.
+  const isPoolLost = isPoolLostThere && (doc.volumes.length > 0 || leader !== undefined);
   const isLeft = !alive.has(doc.node) || isPoolLost;
-  // A node that runs something keeps its volumes, so there is no other place for what shares them.
+  // A node that runs something keeps its volumes, so there is no other place for what shares them; nor for what is linked with it.
   const ahead = isLeft
-    ? sharingWith(doc, facts.sharers).find(({ node }) => node !== doc.node && alive.has(node))
+    ? together.find(({ node }) => node !== doc.node && alive.has(node))
     : keeperElsewhere(doc, facts);
   if (!isLeft && ahead === undefined) return { kind: 'none' };
   // It would be started on an empty volume of that name.
   if (isGivenUp(doc, facts)) return { kind: 'none' };
+  const state = isPoolLost ? `the pool of node ${doc.node} has failed` : `node ${doc.node} is dead`;
+  const aheadOr = (other: string) =>
+    ahead === undefined ? other : `container ${ahead.name}, which has to be on the same node,`;
   const [first] = doc.volumes.toSorted((a, b) => (a.name < b.name ? -1 : 1));
   if (first !== undefined) {
     const volume = volumes.get(first.id);
     if (volume === undefined || volume.trashed !== null || (ahead?.node ?? volume.owner) !== me)
       return { kind: 'none' };
-    const state = isPoolLost ? `the pool of node ${doc.node} has failed` : `node ${doc.node} is dead`;
-    const here =
-      ahead === undefined ? `volume ${first.name}` : `container ${ahead.name}, which shares volumes with it,`;
-    return unlessObstacles(doc, `${isLeft ? `${state}, and ` : ''}${here} is here now`);
+    return unlessObstacles(doc, `${isLeft ? `${state}, and ` : ''}${aheadOr(`volume ${first.name}`)} is here now`);
   }
   if (doc.failover !== 'auto') return { kind: 'none' };
   const since = facts.deadSinceMs.get(doc.node);
@@ -99,12 +113,27 @@ export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   const dead = [...facts.nodes.keys()].filter((node) => !alive.has(node)).length;
   const candidates = candidatesOf(doc, facts);
   const place = placeOf(doc, candidates, facts);
-  if (isBraked(dead, facts.nodes.size) || (place ?? candidates[0]) !== me) return { kind: 'none' };
-  if (deadMs < facts.guardMs) return { kind: 'wait', ms: facts.guardMs - deadMs };
-  const why = `node ${doc.node} is dead`;
-  if (place !== undefined) return unlessObstacles(doc, why);
-  return { kind: 'refused', why: `${why}, but no other node has room for it: ${clashesAt(me, doc, facts).join('; ')}` };
+  if (isBraked(dead, facts.nodes.size) || (ahead?.node ?? place ?? candidates[0]) !== me) return { kind: 'none' };
+  if (deadMs < facts.guardMs && !isPoolLost) return { kind: 'wait', ms: facts.guardMs - deadMs };
+  if (ahead !== undefined) return unlessObstacles(doc, `${state}, and ${aheadOr('')} is here now`);
+  // Where that will be its volumes decide.
+  if (leader !== undefined) {
+    const ms = facts.guardMs + leaderMsMax - deadMs;
+    if (ms > 0) return { kind: 'wait', ms };
+    return {
+      kind: 'refused',
+      why: `${state}, and so far no node has taken over container ${leader.name}, which it is linked with`,
+    };
+  }
+  if (place !== undefined) return unlessObstacles(doc, state);
+  return {
+    kind: 'refused',
+    why: `${state}, but no other node has room for it: ${clashesAt(me, doc, facts).join('; ')}`,
+  };
 }
+
+/** After the guard, until people are told that something waits. */
+const leaderMsMax = 30_000;
 
 type Room = Pick<FollowFacts, 'workloadsOn'>;
 
@@ -134,15 +163,16 @@ function unlessObstacles({ obstacles }: WorkloadDoc, why: string): Follow {
   return { kind: 'refused', why: `${why}, but it can't be made here: ${obstacles.join('; ')}` };
 }
 
-/** The nodes that should have a workload's image before they need it: where its volumes' copies are, or where it would go. */
+/** The nodes that should have a workload's image before they need it: where copies of its volumes are, or of what goes with it, or where it would go. */
 export function imageNodesOf(
   doc: WorkloadDoc,
-  facts: Pick<FollowFacts, 'nodes' | 'alive' | 'silentSinceMs' | 'nowMs' | 'workloadsOn'> & {
+  facts: Pick<FollowFacts, 'nodes' | 'alive' | 'silentSinceMs' | 'nowMs' | 'workloadsOn' | 'sharers'> & {
     readonly volumes: ReadonlyMap<DatasetId, Pick<VolumeDoc, 'owner' | 'replicas'>>;
   },
 ): readonly NodeName[] {
   if (doc.obstacles.length > 0) return [];
-  if (doc.volumes.length === 0) {
+  const volumes = [doc, ...sharingWith(doc, facts.sharers)].flatMap((one) => one.volumes);
+  if (volumes.length === 0) {
     // A controller that is just restarted is no reason to bring an image to yet another node.
     const silentSinceMs = new Map(
       [...facts.silentSinceMs].filter(([, sinceMs]) => facts.nowMs - sinceMs > silentMsMin),
@@ -151,7 +181,7 @@ export function imageNodesOf(
     const place = placeOf(doc, candidatesOf(doc, { ...facts, silentSinceMs }), facts);
     return place === undefined ? [] : [place];
   }
-  const nodes = doc.volumes.flatMap(({ id }) => {
+  const nodes = volumes.flatMap(({ id }) => {
     const volume = facts.volumes.get(id);
     return volume === undefined ? [] : [volume.owner, ...volume.replicas];
   });

@@ -10,6 +10,7 @@ import { createDuties } from './duties.ts';
 import type { Home, Part } from './home.ts';
 import { createJobs, type Jobs } from './jobs.ts';
 import { createLocalContainers, type LocalContainer } from './local.ts';
+import { createOrder } from './order.ts';
 import { createPublishing } from './publishing.ts';
 import type { Reviver } from './reviver.ts';
 import type { Seen } from './view.ts';
@@ -45,8 +46,6 @@ export const workloadTimes: WorkloadTimes = { gapMs: 20, tickMs: 10_000, againMs
 const jobsMax = 16;
 /** Beside those: they wait for each other anyhow, and with what they wait for would keep everything else from beginning. */
 const imageJobsMax = 1;
-/** How long a container that was just made waits for those that must run before it. */
-const orderMsMax = 60_000;
 /** An image that is here is looked for again after this time: people remove images. */
 const imageMs = 600_000;
 
@@ -56,11 +55,11 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
   const latch = createLatch();
   const locals = createLocalContainers(docker);
   const duties = createDuties(home, reviver);
+  const order = createOrder(node, clock);
   /** When a job that has failed, or a check that was done, is due again; by the job's key (boot clock). */
   const due = new Map<string, number>();
   /** What was told of a workload, so that it is told once. */
   const told = new Map<string, string>();
-  const madeSinceMs = new Map<string, number>();
   let nextMs = 0;
   let alarmed = new AbortController();
 
@@ -100,7 +99,7 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     const here = new Set<string>(containers.map(({ Id }) => Id));
     reviver.keep(here);
     publishing.keep(here);
-    for (const id of madeSinceMs.keys()) if (!here.has(id)) madeSinceMs.delete(id);
+    order.keep(here, seen);
     const spoken = spokenOf(seen.workloads, node);
     // A node that was taken out of its cluster says nothing more there, or the others would drop it again and again.
     const isMember = home.clusterId === null || seen.nodes.has(node);
@@ -142,33 +141,26 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
       within(waitMs);
       return;
     }
-    if (inspected.State.Status === 'created') {
-      const sinceMs = madeSinceMs.get(inspected.Id) ?? clock.bootMs();
-      madeSinceMs.set(inspected.Id, sinceMs);
-      if (isBlocked(doc, all, seen) && clock.bootMs() - sinceMs < orderMsMax) {
-        within(times.retryMs);
-        return;
-      }
+    if (order.isStartBlocked(inspected, doc, all, seen)) {
+      within(times.retryMs);
+      return;
     }
     jobs.begin(`start ${doc.id}`, () => duties.start(doc, why));
   }
 
-  /** Whether one that must run before it is to run on this node, too, and does not yet. */
-  function isBlocked(doc: WorkloadDoc, all: readonly LocalContainer[], seen: Seen): boolean {
-    const running = new Set(
-      all.filter(({ inspected }) => inspected.State.Status === 'running').map(({ inspected }) => inspected.Id),
-    );
-    return [...seen.workloads.values()].some(
-      ({ doc: other }) =>
-        doc.after.includes(other.name) &&
-        other.node === node &&
-        other.wanted === 'running' &&
-        !(other.containerId !== null && running.has(other.containerId)),
-    );
-  }
-
   function makeHere(doc: WorkloadDoc, seen: Seen, jobs: Jobs): void {
     if (doc.wanted !== 'running') return;
+    const lacking = order.lackingFor(doc, seen);
+    if (lacking.names.length > 0) {
+      const names = lacking.names.join(', ');
+      if (lacking.isForLong)
+        tellOnce(
+          'recreated',
+          doc,
+          `it can't be made on ${node} yet: it is linked (--link) with ${names}, not there so far`,
+        );
+      return;
+    }
     const holders = [...doc.former.map((former) => former.node).toReversed(), ...seen.nodes.keys()];
     const from = [...new Set(holders)].filter((other) => other !== node && seen.alive.has(other));
     begin(jobs, `make ${doc.id}`, async (signal) => {

@@ -243,6 +243,11 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
       } = body as Record<string, object> & { Image: string };
       const image = [...images.values()].find(({ id, names }) => id === Image || names.has(Image));
       if (image === undefined) throw notFound(`image: ${Image}`);
+      for (const link of (HostConfig as { readonly Links?: readonly string[] | null }).Links ?? []) {
+        const [other = ''] = link.split(':');
+        if (find(other) === undefined)
+          throw new FlockError('docker-failed', `could not get container for ${other}`, { status: 400 });
+      }
       const mounts = (
         HostConfig as {
           Mounts: { Source: string; Target: string; VolumeOptions: { DriverConfig: { Name: string } } }[];

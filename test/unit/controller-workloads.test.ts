@@ -341,6 +341,52 @@ describe('controllers', () => {
       assert.deepEqual(n2.docker.states(), {});
     });
 
+    it('make what is linked on one node, each after what it is linked with', async () => {
+      await world.volume('appdata', 'n1', ['n3']);
+      n1.docker.run('app', { mounts: [{ ...flockMount, Name: 'appdata' }], hostConfig: { Links: ['/db:/app/db'] } });
+      n1.docker.run('web', { ...routed, hostConfig: { Links: ['/app:/web/app'] } });
+      for (const name of ['app', 'web']) {
+        const { obstacles } = await world.see(name, 'there', () => true);
+        assert.deepEqual(obstacles, []);
+      }
+      const images = ['n2', 'n3'].map((name) => world.node(name).docker.images);
+      await until('the image is there', 10_000, () => (images.every((known) => known.has(imageId)) ? true : undefined));
+      await Promise.all([n1.stop(), n1.die()]);
+      // Their takers are not the same, and each wants its own.
+      await Promise.all([world.volume('appdata', 'n3', ['n1']), world.volume('pgdata', 'n2', ['n1'])]);
+      const { node } = await world.see('app', 'elsewhere', (doc) => doc.node !== 'n1');
+      for (const name of ['db', 'app', 'web']) await running(world.node(node), name);
+      assert.deepEqual(world.node(node).docker.started, ['db', 'app', 'web']);
+      // Nothing was tried in vain, which is tried again after half a minute only.
+      const texts = (await told('recreated')).map(({ text }) => text);
+      assert.ok(
+        texts.every((text) => /^made on/.test(text)),
+        texts.join('; '),
+      );
+      assert.deepEqual(await told('failover-refused'), []);
+    });
+
+    it('do not link anything with a stranger', async () => {
+      await world.volume('appdata', 'n1', ['n2']);
+      n1.docker.run('app', { mounts: [{ ...flockMount, Name: 'appdata' }], hostConfig: { Links: ['/db:/app/db'] } });
+      await world.see('app', 'there', () => true);
+      await until('the image is there', 10_000, () => (n2.docker.images.has(imageId) ? true : undefined));
+      n2.docker.run('db', { mounts: [], config: { Labels: {} } });
+      await Promise.all([n1.stop(), n1.die()]);
+      await world.volume('appdata', 'n2', ['n1']);
+      await until('it is told', 10_000, async () =>
+        (await told('recreated')).some(({ text }) =>
+          /can't be made on n2 yet: it is linked \(--link\) with db/.test(text),
+        )
+          ? true
+          : undefined,
+      );
+      assert.deepEqual(n2.docker.states(), { db: 'running' });
+      n2.docker.personRemoves('db');
+      await world.volume('pgdata', 'n2', ['n1']);
+      for (const name of ['db', 'app']) await running(n2, name);
+    });
+
     it('make those without volumes on one other node', async () => {
       n1.docker.run('web', routed);
       await world.see('web', 'there', () => true);

@@ -47,7 +47,7 @@ function facts(
     deadSinceMs: new Map([[n1, 0]]),
     silentSinceMs: new Map(),
     workloadsOn: new Map(),
-    sharers: new Map(),
+    sharers: sharersOf([]),
     nowMs: 100_000,
     guardMs: 7_000,
     volumes: new Map(Object.entries(owners).map(([name, owner]) => [volume(name).id, { owner, trashed: null }])),
@@ -101,7 +101,55 @@ describe('a workload of a dead node', () => {
     assert.deepEqual(kinds(b, without), ['none', 'none', 'claim', 'none'], 'its node is back, and one volume is kept');
     assert.deepEqual(kinds(b, { ...without, sharers: sharersOf([b]) }), ['none', 'none', 'none', 'none']);
     const follow = followOf(b, facts(n3, { owners, sharers: sharersOf([a, b, placedOn(c, n3, null, 'left')]) }));
-    assert.match('why' in follow ? follow.why : '', /container c, which shares volumes with it, is here/);
+    assert.match('why' in follow ? follow.why : '', /container c, which has to be on the same node, is here/);
+  });
+
+  it('goes where what it is linked with is, also by way of others, and not to a stranger of that name', () => {
+    const linked = (letter: string, node: NodeName, names: readonly string[], ...letters: readonly string[]) => {
+      const doc = workload({
+        id: workloadIdFor(letter.repeat(64)),
+        name: letter,
+        node,
+        volumes: letters.map((one) => volume(one + one)),
+      });
+      const HostConfig = { ...(doc.spec.create['HostConfig'] as object), Links: names.map((name) => `${name}:alias`) };
+      return { ...doc, spec: { ...doc.spec, create: { ...doc.spec.create, HostConfig } } };
+    };
+    const [a, b, c] = [linked('a', n1, [], 'v'), linked('b', n1, ['a'], 'w'), linked('c', n1, ['b'])];
+    const owners = { vv: n2, ww: n3 };
+    const takers = (docs: readonly WorkloadDoc[], changes: Parameters<typeof facts>[1] = {}) => {
+      const sharers = sharersOf(docs);
+      return docs.map((doc) =>
+        names.filter((me) => followOf(doc, facts(me, { owners, sharers, nowMs: 10_000, ...changes })).kind === 'claim'),
+      );
+    };
+    assert.deepEqual(takers([a, b, c]), [[n2], [n3], []], 'the first one decides; what has no volumes waits for that');
+    assert.deepEqual(takers([placedOn(a, n2, null, 'left'), b, c]), [[], [n2], [n2]]);
+    assert.deepEqual(takers([a, placedOn(b, n3, null, 'left'), c]), [[n3], [], [n3]]);
+    assert.deepEqual(takers([{ ...a, node: n4 }, b, c])[1], [n3], 'another node has another a');
+    assert.deepEqual(takers([a, c])[1]?.length, 1, 'its own is not there any more');
+    const sharers = sharersOf([a, b, c]);
+    const untaken = { owners: { vv: n1, ww: n1 }, sharers };
+    assert.deepEqual(
+      names.filter((me) => followOf(c, facts(me, { ...untaken, nowMs: 10_000 })).kind === 'wait').length,
+      1,
+    );
+    const waiting = names.map((me) => followOf(c, facts(me, untaken))).find(({ kind }) => kind === 'refused');
+    assert.match(
+      waiting?.kind === 'refused' ? waiting.why : '',
+      /no node has taken over container b, which it is linked/,
+    );
+    const nodes = new Map(names.map((name) => [name, { cordoned: false, draining: false, poolLost: name === n1 }]));
+    const lost = { alive: new Set(names), nodes, deadSinceMs: new Map() };
+    assert.deepEqual(takers([a, b, c], lost), [[n2], [n3], []]);
+    assert.deepEqual(takers([a, placedOn(b, n3, null, 'left'), c], lost), [[n3], [], [n3]]);
+    const copies = new Map(
+      ['vv', 'ww'].map((name) => [volume(name).id, { owner: n1, replicas: [name === 'vv' ? n2 : n3] }]),
+    );
+    assert.deepEqual(
+      imageNodesOf(c, { ...facts(n2, { sharers }), alive: new Set(names), volumes: copies }).toSorted(),
+      [n2, n3],
+    );
   });
 
   it('and of a living one whose pool has failed, unless it needs no pool', () => {
