@@ -2,8 +2,8 @@ import type { NodeName } from './names.ts';
 import type { WorkloadDoc, WorkloadId } from './workload.ts';
 
 /**
- * What must be on one node because of `--link`: Docker makes no container without those that it is linked with, and would take a strange
- * one of that name. Pure.
+ * What must be on one node because of `--link`: on its default bridge Docker makes no container without those that it is linked with, and
+ * would take a strange one of that name; in other networks a link is a name that leads nowhere without them. Pure.
  */
 
 /** Which of the workloads that are to run are linked with each other, either way. */
@@ -19,6 +19,8 @@ export function linksAmong(running: readonly WorkloadDoc[]): ReadonlyMap<Workloa
 
 /** The names of containers that must be made on the node before it, and are not there. */
 export function lackingOn(node: NodeName, doc: WorkloadDoc, workloads: readonly WorkloadDoc[]): readonly string[] {
+  const { NetworkMode = 'default' } = hostConfigOf(doc);
+  if (NetworkMode !== 'default' && NetworkMode !== 'bridge') return [];
   const isHere = (other: WorkloadDoc) => other.node === node && other.containerId !== null;
   return linkedNames(doc).filter((name) => {
     const found = named(
@@ -29,11 +31,14 @@ export function lackingOn(node: NodeName, doc: WorkloadDoc, workloads: readonly 
   });
 }
 
-function linkedNames({ spec }: WorkloadDoc): readonly string[] {
-  const host = spec.create['HostConfig'];
-  const links = typeof host === 'object' && host !== null && 'Links' in host ? host.Links : null;
+function linkedNames(doc: WorkloadDoc): readonly string[] {
+  const { Links: links } = hostConfigOf(doc);
   if (!Array.isArray(links)) return [];
   return [...new Set(links.map((link) => String(link).split(':')[0] ?? ''))];
+}
+
+function hostConfigOf({ spec }: WorkloadDoc): { readonly NetworkMode?: unknown; readonly Links?: unknown } {
+  return spec.create['HostConfig'] ?? {};
 }
 
 /** The other one was on the same node when the link was made, and a name means another container on each: they have a node in common. */

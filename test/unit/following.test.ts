@@ -9,6 +9,7 @@ import {
   sharersOf,
   sharingWith,
 } from '../../controller/model/following.ts';
+import { lackingOn } from '../../controller/model/linking.ts';
 import { type NodeName, parseDatasetId, parseNodeName, parseVolumeName } from '../../controller/model/names.ts';
 import { placedOn, type WorkloadDoc, workloadIdFor } from '../../controller/model/workload.ts';
 import { inspected } from '../support/inspected.ts';
@@ -104,17 +105,33 @@ describe('a workload of a dead node', () => {
     assert.match('why' in follow ? follow.why : '', /container c, which has to be on the same node, is here/);
   });
 
-  it('goes where what it is linked with is, also by way of others, and not to a stranger of that name', () => {
-    const linked = (letter: string, node: NodeName, names: readonly string[], ...letters: readonly string[]) => {
-      const doc = workload({
-        id: workloadIdFor(letter.repeat(64)),
-        name: letter,
-        node,
-        volumes: letters.map((one) => volume(one + one)),
-      });
-      const HostConfig = { ...(doc.spec.create['HostConfig'] as object), Links: names.map((name) => `${name}:alias`) };
+  const linked = (letter: string, node: NodeName, names: readonly string[], ...letters: readonly string[]) => {
+    const doc = workload({
+      id: workloadIdFor(letter.repeat(64)),
+      name: letter,
+      node,
+      volumes: letters.map((one) => volume(one + one)),
+    });
+    const HostConfig = { ...(doc.spec.create['HostConfig'] as object), Links: names.map((name) => `${name}:alias`) };
+    return { ...doc, spec: { ...doc.spec, create: { ...doc.spec.create, HostConfig } } };
+  };
+
+  it('is not made before what it is linked with is there, unless its network needs no such thing', () => {
+    const inNetwork = (NetworkMode: string): WorkloadDoc => {
+      const doc = linked('b', n2, ['a']);
+      const HostConfig = { ...doc.spec.create.HostConfig, NetworkMode };
       return { ...doc, spec: { ...doc.spec, create: { ...doc.spec.create, HostConfig } } };
     };
+    const a = { ...linked('a', n2, []), containerId: null };
+    const made = { ...a, containerId: 'ab'.repeat(32) };
+    assert.deepEqual(lackingOn(n2, inNetwork('default'), [a]), ['a']);
+    assert.deepEqual(lackingOn(n2, inNetwork('bridge'), []), ['a']);
+    assert.deepEqual(lackingOn(n2, inNetwork('bridge'), [made]), []);
+    assert.deepEqual(lackingOn(n2, inNetwork('bridge'), [{ ...made, node: n3 }]), ['a']);
+    assert.deepEqual(lackingOn(n2, inNetwork('mine'), [a]), []);
+  });
+
+  it('goes where what it is linked with is, also by way of others, and not to a stranger of that name', () => {
     const [a, b, c] = [linked('a', n1, [], 'v'), linked('b', n1, ['a'], 'w'), linked('c', n1, ['b'])];
     const owners = { vv: n2, ww: n3 };
     const takers = (docs: readonly WorkloadDoc[], changes: Parameters<typeof facts>[1] = {}) => {
