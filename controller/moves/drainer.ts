@@ -51,7 +51,8 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
     for (const [key, { untilBootMs }] of troubles) if (clock.bootMs() >= untilBootMs) troubles.delete(key);
     const { moves, volumes } = decideDrain(node, facts);
     for (const { group, to } of moves) {
-      const [first] = group;
+      // The group begins with what was made first, which may have done its work and be stopped by now.
+      const first = group.find(({ wanted }) => wanted === 'running');
       if (first === undefined || troubles.has(first.id)) continue;
       await beginOne(first.name, first.id, to, signal);
     }

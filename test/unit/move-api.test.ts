@@ -262,4 +262,15 @@ describe('flockctl and moves', function () {
     await hosts.flockctl('n3', 'move', 'web', 'n1');
     assert.deepEqual(hosts.runs('web'), ['n1']);
   });
+
+  it('drains a node of a group whose oldest container has done its work', async () => {
+    const migration = workload('migration', 'n1', { volumes: ['data'], wanted: 'stopped', createdAtMs: 0 });
+    const [id, value] = [migration.containerId ?? '', JSON.stringify(migration)];
+    hosts.containers('n1').set(id, { id, name: 'migration', workload: migration, running: false, exitCode: 0 });
+    await hosts.store.transact([{ kind: 'set', key: workloadKeys.workload(migration.id), value }]);
+    await hosts.flockctl('n3', 'node', 'drain', 'n1', '--detach');
+    await until('web has left', 10_000, () => (hosts.runs('web').includes('n2') ? true : undefined));
+    const [doc] = await moves();
+    assert.deepEqual([doc?.service, doc?.members.map(({ name }) => name)], ['web', ['migration', 'web']]);
+  });
 });
