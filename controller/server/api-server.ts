@@ -3,7 +3,8 @@ import type { Logger } from 'pino';
 import type { ErrorCode } from '../model/errors.ts';
 import { answerProblems, noSuchCall } from './problems.ts';
 
-const bodyBytesMax = 256 * 1024;
+/** A move's transaction is in a body of the plugin's, with documents as texts: each of their quotation marks is up to four characters then. */
+const bodyBytesMax = 1024 * 1024;
 
 /**
  * A REST API of flockctl, on a socket that only root can open. Answers are views of controller/model. `unexpected`: the code of errors

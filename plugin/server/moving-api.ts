@@ -20,7 +20,6 @@ import { type Context, readyVolume } from '../volumes/context.ts';
 /** What this node's controller asks for when it moves containers with their volumes: about this node's volumes, so never passed on. */
 
 const volumesMax = 20;
-const operationsMax = 20;
 /** A volume's owner and lock change in so many operations of the store. */
 const operationsOfVolume = 3;
 /** The rest of a transaction is for the documents of volumes, each of which is in it twice. */
@@ -39,10 +38,7 @@ export async function handOver(context: Context, moving: Moving, request: Reques
 export function parseHandover({ to, volumes, operations }: HandoverBody) {
   const names = volumes.map(parseVolumeName);
   if (new Set(names).size < names.length) throw invalid('a volume is named twice');
-  if (names.length > volumesMax || operations.length > operationsMax)
-    throw invalid(
-      `${names.length} volumes and ${operations.length} operations: at most ${volumesMax} and ${operationsMax} go in one transaction`,
-    );
+  if (names.length > volumesMax) throw invalid(`${names.length} volumes: at most ${volumesMax} go in one transaction`);
   const count = operationsOfVolume * names.length + operations.length;
   if (count > storeLimits.operationsMax)
     throw invalid(

@@ -9,6 +9,7 @@ import type { WorkloadDoc } from '../../controller/model/workload.ts';
 import type { MoveTools } from '../../controller/moves/ports.ts';
 import type { Clock } from '../../controller/program/home.ts';
 import type { Operation, Store } from '../../controller/store/store.ts';
+import { parseHandover } from '../../plugin/server/moving-api.ts';
 import { containerId, datasetId } from './move-documents.ts';
 import { quietNet } from './quiet-net.ts';
 
@@ -176,9 +177,10 @@ export function createFakes(parts: FakeParts) {
             return copying?.() ?? { state: 'done', sentBytes: 10, totalBytes: 10, roundMs: 100 };
           }),
         estimate: async () => ({ hasCopy: true, bytes: 10 }),
-        handOver: ({ to, volumes, operations }) =>
+        handOver: ({ to, volumes, operations, deadlineMs }) =>
           effect('hand-over', async () => {
             await sleep(100);
+            parseHandover({ to, volumes, operations, deadlineMs });
             for (const name of volumes)
               if (usersOf(host, name).length > 0) throw new FlockError('volume-in-use', `${name} is in use`);
             const found = await Promise.all(volumes.map(volume));
