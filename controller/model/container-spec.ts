@@ -13,6 +13,8 @@ export type Described = Pick<WorkloadDoc, 'name' | 'service' | 'failover' | 'spe
 /** What the container's own description does not say. */
 export type SpecFacts = Omit<ObstacleFacts, 'networks'> & {
   readonly networks: ReadonlyMap<string, InspectedNetwork>;
+  /** Of this host, as Docker gives it to containers on the host's network. */
+  readonly hostName: string;
   /** Ports of a service that links of other containers lead to. */
   readonly linkedPorts: (service: string) => readonly number[];
 };
@@ -74,7 +76,7 @@ function volumeNamesOf({ Mounts }: InspectedWorkload): readonly VolumeName[] {
 
 function specOf(inspected: InspectedWorkload, facts: SpecFacts, service: string | null): ContainerSpec {
   const { Config } = inspected;
-  const { main, others } = networksOf(inspected);
+  const { mode, main, others } = networksOf(inspected);
   const needed = [main, ...Object.keys(others)].flatMap((name) => {
     const network = name === null ? undefined : facts.networks.get(name);
     return network === undefined || network.Driver !== 'bridge' ? [] : [[network.Name, networkBody(network)] as const];
@@ -84,8 +86,8 @@ function specOf(inspected: InspectedWorkload, facts: SpecFacts, service: string 
     image: Config.Image,
     imageId: inspected.Image,
     create: {
-      ...configOf(inspected),
-      HostConfig: hostConfigOf(inspected, facts, main),
+      ...configOf(inspected, facts),
+      HostConfig: hostConfigOf(inspected, facts, mode),
       ...(main === null ? {} : { NetworkingConfig: { EndpointsConfig: { [main]: endpointOf(inspected, main) } } }),
     },
     networks: others,
@@ -104,20 +106,30 @@ function stopSecondsOf(asked: number): number {
   return asked < 0 ? stopSecondsMax : Math.min(asked, stopSecondsMax);
 }
 
-/** `main`: the user-defined network that the container is made in; null: one of Docker's own. `others`: further ones, with endpoints. */
+/**
+ * `main`: the user-defined network that the container is made in; null: one of Docker's own. `others`: further ones, with endpoints. One that
+ * it was made in and people have taken it out of (`docker network disconnect`) is neither, if there is another: it would be in that again.
+ * `mode`: of the HostConfig.
+ */
 function networksOf(inspected: InspectedWorkload): {
+  readonly mode: string;
   readonly main: string | null;
   readonly others: Readonly<Record<string, unknown>>;
 } {
   const mode = inspected.HostConfig.NetworkMode;
-  if (mode === 'host' || mode === 'none' || mode.startsWith('container:')) return { main: null, others: {} };
+  if (mode === 'host' || mode === 'none' || mode.startsWith('container:')) return { mode, main: null, others: {} };
   const networks = Object.entries(inspected.NetworkSettings.Networks ?? {});
   const own = mode === 'default' || mode === 'bridge';
-  const main = own
-    ? null
-    : (networks.find(([name, { NetworkID }]) => name === mode || NetworkID === mode)?.[0] ?? mode);
-  const others = networks.map(([name]) => name).filter((name) => name !== main && !(own && name === 'bridge'));
-  return { main, others: Object.fromEntries(others.map((name) => [name, endpointOf(inspected, name)])) };
+  const asked = own ? 'bridge' : mode;
+  const found = networks.find(([name, { NetworkID }]) => name === asked || NetworkID === asked) ?? networks[0];
+  const made = found?.[0] ?? asked;
+  const main = made === 'bridge' ? null : made;
+  const others = networks.map(([name]) => name).filter((name) => name !== made);
+  return {
+    mode: own && main === null ? mode : made,
+    main,
+    others: Object.fromEntries(others.map((name) => [name, endpointOf(inspected, name)])),
+  };
 }
 
 /**
@@ -126,7 +138,8 @@ function networksOf(inspected: InspectedWorkload): {
  */
 function endpointOf(inspected: InspectedWorkload, network: string): Readonly<Record<string, unknown>> {
   const { IPAMConfig, Aliases, Links, DriverOpts, GwPriority } = inspected.NetworkSettings.Networks?.[network] ?? {};
-  const aliases = (Aliases ?? []).filter((alias) => !inspected.Id.startsWith(alias));
+  // Of the id only as Docker shortens it: `db` and `be` are how ids begin, too.
+  const aliases = (Aliases ?? []).filter((alias) => alias !== inspected.Id.slice(0, idCharacters));
   return {
     ...(IPAMConfig == null || Object.keys(IPAMConfig).length === 0 ? {} : { IPAMConfig }),
     ...(aliases.length === 0 ? {} : { Aliases: aliases.toSorted() }),
@@ -136,10 +149,14 @@ function endpointOf(inspected: InspectedWorkload, network: string): Readonly<Rec
   };
 }
 
+const idCharacters = 12;
+
 function networkBody(network: InspectedNetwork): Readonly<Record<string, unknown>> {
-  const { Name, Driver, EnableIPv6, Internal, Attachable, IPAM, Options, Labels } = network;
+  const { Name, Driver, EnableIPv4, EnableIPv6, Internal, Attachable, IPAM, Options, Labels } = network;
   return {
     ...{ Name, Driver, EnableIPv6, Internal, Attachable },
+    // Before Docker 28 there is no network without.
+    ...(EnableIPv4 === false ? { EnableIPv4 } : {}),
     // Before Docker 25 there can be two networks of one name.
     CheckDuplicate: true,
     IPAM: { Driver: IPAM?.Driver ?? 'default', Options: IPAM?.Options ?? {}, Config: IPAM?.Config ?? [] },
@@ -152,11 +169,15 @@ function networkBody(network: InspectedNetwork): Readonly<Record<string, unknown
  * `Config`, without what is the image's, this one container's, or only good once. `MacAddress` is what was asked for: Docker 25 to 28 keep
  * it with the first network, and answer and take it here all the same where no version of the API is named; 29 does neither.
  */
-function configOf({ Config, HostConfig }: InspectedWorkload): Readonly<Record<string, unknown>> {
+function configOf(
+  { Config, HostConfig }: InspectedWorkload,
+  { hostName }: SpecFacts,
+): Readonly<Record<string, unknown>> {
   const { Image: _image, OnBuild: _onBuild, Hostname, MacAddress, Labels, Entrypoint, ...rest } = Config;
   const { [workloadLabel]: _workload, ...labels } = Labels ?? {};
-  // Also where Docker chose it: programs keep their data under it (RabbitMQ), or say it to others.
-  const isItsOwn = Hostname !== '' && ![HostConfig.NetworkMode, HostConfig.UTSMode].includes('host');
+  // Also where Docker chose it: programs keep their data under it (RabbitMQ), or say it to others. Not the host's.
+  const isTheHosts = HostConfig.UTSMode === 'host' || (HostConfig.NetworkMode === 'host' && Hostname === hostName);
+  const isItsOwn = Hostname !== '' && !isTheHosts;
   return {
     ...rest,
     ...(isItsOwn ? { Hostname } : {}),
@@ -167,11 +188,7 @@ function configOf({ Config, HostConfig }: InspectedWorkload): Readonly<Record<st
   };
 }
 
-function hostConfigOf(
-  inspected: InspectedWorkload,
-  facts: SpecFacts,
-  main: string | null,
-): Readonly<Record<string, unknown>> {
+function hostConfigOf(inspected: InspectedWorkload, facts: SpecFacts, mode: string): Readonly<Record<string, unknown>> {
   const {
     ContainerIDFile: _file,
     VolumesFrom: _from,
@@ -179,16 +196,28 @@ function hostConfigOf(
     Binds,
     Mounts,
     Links,
-    NetworkMode,
     ...rest
   } = inspected.HostConfig;
   return {
     ...rest,
-    NetworkMode: main ?? NetworkMode,
-    Binds: (Binds ?? []).filter((bind) => bind.startsWith('/')),
+    NetworkMode: mode,
+    Binds: [...(Binds ?? []).filter((bind) => bind.startsWith('/')), ...bindsFromOthers(inspected)],
     Mounts: [...(Mounts ?? []).filter(({ Type }) => Type !== 'volume'), ...flockMountsOf(inspected)],
     Links: (Links ?? []).map((link) => linkOf(link, facts)),
   };
+}
+
+/** Paths that are the same everywhere, of containers named with `--volumes-from`. */
+function bindsFromOthers({ Mounts, HostConfig }: InspectedWorkload): readonly string[] {
+  if ((HostConfig.VolumesFrom ?? []).length === 0) return [];
+  const own = [
+    ...(HostConfig.Binds ?? []).map((bind) => bind.split(':')[1] ?? ''),
+    ...(HostConfig.Mounts ?? []).map(({ Target }) => Target),
+  ].map(cleaned);
+  return (Mounts ?? [])
+    .filter(({ Type, Destination }) => Type === 'bind' && !own.includes(Destination))
+    .map(({ Source, Destination, RW }) => `${Source}:${Destination}${RW ? '' : ':ro'}`)
+    .toSorted();
 }
 
 /**

@@ -89,6 +89,7 @@ export const inspectedNetworkSchema = z.object({
   Name: text,
   Driver: text,
   Scope: text.default('local'),
+  EnableIPv4: z.boolean().optional(),
   EnableIPv6: z.boolean().default(false),
   Internal: z.boolean().default(false),
   Attachable: z.boolean().default(false),

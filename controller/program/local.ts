@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import type { Listed } from '../docker/source.ts';
 import { type Described, describeContainer } from '../model/container-spec.ts';
 import { type InspectedNetwork, type InspectedWorkload, inspectedNetworkSchema } from '../model/inspected.ts';
@@ -52,6 +53,8 @@ export function createLocalContainers(docker: Pick<Docker, 'list' | 'network'>):
       ].flatMap(linksOf);
       const facts = {
         networks,
+        // This program is on the host's network, too.
+        hostName: hostname(),
         nameOf: (text: string) => nameOf(listed, text),
         isWorkload: (name: string) => names.has(name),
         linkedPorts: (service: string) => links.filter((link) => link.service === service).map(({ port }) => port),

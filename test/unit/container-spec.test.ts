@@ -23,6 +23,7 @@ import {
 
 const facts = (networks: readonly InspectedNetwork[] = [], more: Partial<SpecFacts> = {}): SpecFacts => ({
   networks: new Map(networks.map((one) => [one.Name, one])),
+  hostName: 'n1',
   nameOf: (text) => text,
   isWorkload: () => false,
   linkedPorts: () => [],

@@ -17,7 +17,7 @@ import { inspected } from '../support/inspected.ts';
 const names = ['n1', 'n2', 'n3', 'n4'].map(parseNodeName);
 const [n1, n2, n3, n4] = names as [NodeName, NodeName, NodeName, NodeName];
 const volume = (name: string) => ({ id: parseDatasetId(`${name}.0a1b2c3d`), name: parseVolumeName(name) });
-const noFacts = { networks: new Map(), nameOf: String, isWorkload: () => false, linkedPorts: () => [] };
+const noFacts = { networks: new Map(), hostName: 'n1', nameOf: String, isWorkload: () => false, linkedPorts: () => [] };
 
 function workload(changes: Partial<WorkloadDoc> = {}): WorkloadDoc {
   return {
