@@ -124,7 +124,7 @@ function isGoneAlready(
   return runningOf(group).every(({ volumes }) => volumes.every((volume) => volume.id !== id));
 }
 
-function servicesToPause(workloads: readonly WorkloadDoc[], routed: ReadonlySet<string>): readonly string[] {
+export function servicesToPause(workloads: readonly WorkloadDoc[], routed: ReadonlySet<string>): readonly string[] {
   const names = workloads.filter(({ wanted }) => wanted === 'running').map(({ service }) => service);
   return [...new Set(names)].filter((name) => name !== null).filter((name) => routed.has(name));
 }

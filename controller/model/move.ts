@@ -118,11 +118,12 @@ export function isBeforeStop(step: MoveStep): boolean {
 }
 
 export type StepOutcome =
-  /** `members`, `pausedAtMs`: what it has changed of the record. */
+  /** `members`, `services`, `pausedAtMs`: what it has changed of the record. */
   | {
       readonly kind: 'done';
       readonly note: string;
       readonly members?: readonly MoveMember[];
+      readonly services?: readonly string[];
       readonly pausedAtMs?: number | null;
     }
   | { readonly kind: 'failed'; readonly reason: string }
@@ -201,6 +202,7 @@ export function advance(doc: MoveDoc, outcome: StepOutcome, nowMs: number): Move
     step: next,
     stepSinceMs: nowMs,
     ...(outcome.kind === 'done' && outcome.members !== undefined ? { members: outcome.members } : {}),
+    ...(outcome.kind === 'done' && outcome.services !== undefined ? { services: outcome.services } : {}),
     ...(outcome.kind === 'done' && outcome.pausedAtMs !== undefined ? { pausedAtMs: outcome.pausedAtMs } : {}),
     failure: doc.failure ?? (turnsBack ? { step, reason: note } : null),
     history: [...doc.history, line].slice(-historyMax),

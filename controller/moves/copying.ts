@@ -1,5 +1,5 @@
 import { FlockError, hasCode, messageOf } from '../model/errors.ts';
-import type { MoveDoc, MoveProgress, StepOutcome } from '../model/move.ts';
+import type { MoveDoc, MoveProgress } from '../model/move.ts';
 import { formatSize } from '../model/quantity.ts';
 import type { MoveTools } from './ports.ts';
 
@@ -32,8 +32,8 @@ export async function copyAll(
   doc: Copied,
   tell: (progress: MoveProgress) => Promise<void>,
   signal: AbortSignal,
-): Promise<StepOutcome> {
-  if (doc.volumes.length === 0) return { kind: 'done', note: 'no volumes' };
+): Promise<{ readonly note: string }> {
+  if (doc.volumes.length === 0) return { note: 'no volumes' };
   const watch = watchProgress(tools, tell);
   let bestMs = Number.POSITIVE_INFINITY;
   let rounds = 0;
@@ -49,7 +49,7 @@ export async function copyAll(
   }
   await watch.end();
   const text = `${formatSize(watch.sentBytes())} in ${rounds} ${rounds === 1 ? 'round' : 'rounds'}`;
-  return { kind: 'done', note: text };
+  return { note: text };
 }
 
 /** One volume's round: how long it took. Whatever may pass is waited for, until nothing has gone on for too long. */

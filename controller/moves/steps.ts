@@ -2,6 +2,7 @@ import { workloadLabel } from '../model/container-spec.ts';
 import { FlockError, hasCode, messageOf } from '../model/errors.ts';
 import type { MoveDoc, MoveMember, MoveProgress, MoveStep, StepOutcome } from '../model/move.ts';
 import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
+import { servicesToPause } from '../model/move-plan.ts';
 import type { FormerContainer } from '../model/workload.ts';
 import {
   containersOn,
@@ -77,11 +78,13 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
         doc.members.map(({ name, sourceId: id }) => ({ name, id })),
       ),
     );
-    const done = await copyAll(tools, doc, tell, signal);
+    const first = await copyAll(tools, doc, tell, signal);
     const sinceMs = tools.clock.bootMs();
     await turn(doc, signal);
     // Others may be replicated less often.
-    return tools.clock.bootMs() - sinceMs < freshMs ? done : await copyAll(tools, doc, tell, signal);
+    const isFresh = tools.clock.bootMs() - sinceMs < freshMs;
+    const { note } = isFresh ? first : await copyAll(tools, doc, tell, signal);
+    return { kind: 'done', note, services: await servicesNow(tools, doc) };
   },
   async pausing(tools, doc, signal) {
     // Whether they are still there is asked before anybody has to wait.
@@ -227,6 +230,13 @@ async function targetIdsOf(
     .filter((one) => one.labels[workloadLabel] === workload && one.name === name)
     .map(({ id }) => id)
     .filter((id) => !former.some(({ containerId }) => containerId === id));
+}
+
+/** Since the move was begun, hours may have gone by: routes may have been made, and people may have started what did not run. */
+async function servicesNow(tools: MoveTools, doc: MoveDoc): Promise<readonly string[]> {
+  const workloads = await membersOf(tools, doc);
+  const { services } = await readRoutes(tools.store);
+  return [...new Set([...doc.services, ...servicesToPause(workloads, services)])];
 }
 
 /** Ports that clients are led to by what flockctl has made: the containers' labels do not say it. */

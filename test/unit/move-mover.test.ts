@@ -167,6 +167,21 @@ describe('moving containers', () => {
     assert.ok(!other.calls.some(({ what }) => ['start', 'stop', 'pause'].includes(what)));
   });
 
+  it('holds requests that a route leads to which was made while its volumes were copied', async () => {
+    const of = caseOf([workload('web', 'n1', { volumes: ['data'] })], { services: [] });
+    const route = { kind: 'set', key: 'proxy/routes/shop', value: '{"service":"web","targetPort":80}' } as const;
+    const prepare = (world: MoveWorld) => {
+      world.onCall = (at) => {
+        if (world.calls[at]?.what === 'copy') void world.store.transact([route]);
+      };
+    };
+    const world = await run(of, { prepare });
+    checkServes(world, 'a new route');
+    assert.deepEqual(world.move()?.services, ['web']);
+    const order = world.calls.map(({ what }) => what).filter((what) => ['pause', 'stop', 'release'].includes(what));
+    assert.deepEqual(order, ['pause', 'stop', 'release']);
+  });
+
   it('survives every call that is refused, goes unanswered, or at which a controller crashes', async function () {
     this.timeout(minuteMs);
     const ends = new Set<string>();
