@@ -28,8 +28,10 @@ const answerMsMax = 130_000;
 
 export const anything = z.unknown();
 
-/** Puts values into a path: path`/v1/volumes/${name}`. */
+/** Puts values into a path: path`/v1/volumes/${name}`. Throws for an empty one, such as a shell's variable that is not set: it would be another call. */
 export function path(parts: TemplateStringsArray, ...values: readonly string[]): string {
+  if (values.includes(''))
+    throw new CliError('a name or an id is empty: an argument has nothing in it', 'invalid-name');
   return parts.reduce((text, part, index) => `${text}${encodeURIComponent(values[index - 1] ?? '')}${part}`);
 }
 

@@ -151,6 +151,12 @@ describe('flockctl and moves', function () {
     assert.deepEqual([...hosts.pauses.keys()], []);
   });
 
+  it('says that a name or an id is empty', async () => {
+    assert.match(await hosts.refused('n1', 'moves', 'show', ''), /a name or an id is empty/);
+    assert.match(await hosts.refused('n1', 'node', 'drain', '', '--detach'), /a name or an id is empty/);
+    assert.match(await hosts.refused('n1', 'move', '', 'n2'), /no service or container ""/);
+  });
+
   it('begins a move without waiting, and has it turn back', async () => {
     hosts.broken.set('n1 copy', 'the copy hangs');
     const begun = await hosts.flockctl('n1', '-o', 'json', 'move', 'web', 'n2', '--detach');
