@@ -234,9 +234,15 @@ async function targetIdsOf(
 
 /** Since the move was begun, hours may have gone by: routes may have been made, and people may have started what did not run. */
 async function servicesNow(tools: MoveTools, doc: MoveDoc): Promise<readonly string[]> {
-  const workloads = await membersOf(tools, doc);
-  const { services } = await readRoutes(tools.store);
-  return [...new Set([...doc.services, ...servicesToPause(workloads, services)])];
+  try {
+    const workloads = await membersOf(tools, doc);
+    const { services } = await readRoutes(tools.store);
+    return [...new Set([...doc.services, ...servicesToPause(workloads, services)])];
+  } catch (error) {
+    // Hours of copying are not to be for nothing: what was known is paused, once the store is back.
+    if (!hasCode(error, 'store-unavailable')) throw error;
+    return doc.services;
+  }
 }
 
 /** Ports that clients are led to by what flockctl has made: the containers' labels do not say it. */
