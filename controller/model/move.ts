@@ -57,6 +57,8 @@ export type MoveMember = {
   /** On the source, and on the target once it is made there. */
   readonly sourceId: string;
   readonly targetId: string | null;
+  /** Its ports that took no connections on the source, while others did: nobody waits for them. Absent: none. */
+  readonly closedPorts?: readonly number[] | undefined;
 };
 
 export type MoveLimits = {
@@ -249,7 +251,15 @@ export function stepOf(text: string): MoveStep | null {
 export const moveSchema: z.ZodType<MoveDoc> = z.object({
   id: moveIdSchema,
   service: text,
-  members: z.array(z.object({ workload: workloadIdSchema, name: text, sourceId: text, targetId: text.nullable() })),
+  members: z.array(
+    z.object({
+      workload: workloadIdSchema,
+      name: text,
+      sourceId: text,
+      targetId: text.nullable(),
+      closedPorts: z.array(z.number()).optional(),
+    }),
+  ),
   volumes: z.array(workloadVolumeSchema),
   services: z.array(text),
   from: nodeName,

@@ -7,11 +7,16 @@ import { partings } from '../model/neighbours.ts';
 import { conflictOf, isAny, publishedBy } from '../model/published-ports.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import type { MoveTools } from './ports.ts';
-import { type Inspected, lacks, look } from './readiness.ts';
+import { closedOf, type Inspected, lacks, look } from './readiness.ts';
 import { readWorkload } from './records.ts';
 
 /** The containers of a move on one of its nodes. */
-export type MovedContainer = { readonly id: string; readonly workload: WorkloadDoc };
+export type MovedContainer = {
+  readonly id: string;
+  readonly workload: WorkloadDoc;
+  /** See MoveMember. */
+  readonly closedPorts: readonly number[];
+};
 
 const lookMs = 25;
 const startsMax = 3;
@@ -42,7 +47,7 @@ export async function containersOn(
     const id = side === 'from' ? member?.sourceId : member?.targetId;
     if (id === undefined || id === null)
       throw new FlockError('move-refused', `container ${workload.name} was not made on ${doc[side]}`);
-    return { id, workload };
+    return { id, workload, closedPorts: member?.closedPorts ?? [] };
   });
 }
 
@@ -160,6 +165,32 @@ export async function startAll(
   return wanted.length;
 }
 
+/**
+ * On the source, before anything is stopped: the ports that take no connections though others do. With a link to a port that nothing listens
+ * at, the container would never be ready on the target, nor on the way back. Throws where the container is gone.
+ */
+export async function closedNow(
+  tools: MoveTools,
+  { id, workload }: MovedContainer,
+  made: Starting['ports'],
+  signal: AbortSignal,
+): Promise<readonly number[]> {
+  const found = await look(tools, id);
+  if (found === null)
+    throw new FlockError(
+      'move-refused',
+      `container ${workload.name} is not there any more: it was removed during the move`,
+    );
+  const ports = await portsOf(workload, made);
+  const closed = found.State.Running ? ((await closedOf(tools, found, ports, signal)) ?? []) : [];
+  // It may just be starting.
+  return closed.length < ports.length ? closed : [];
+}
+
+async function portsOf({ service, spec }: WorkloadDoc, made: Starting['ports']): Promise<readonly number[]> {
+  return [...new Set([...spec.ports, ...(service === null ? [] : (await made)(service))])];
+}
+
 /** The plugin may just be learning that the volumes are here, so that Docker's first attempt need not be its last. */
 async function start(
   tools: MoveTools,
@@ -195,8 +226,7 @@ async function untilReady(
 ): Promise<void> {
   const { docker, clock } = tools;
   const { id, workload } = container;
-  const portsMade = workload.service === null ? [] : (await made)(workload.service);
-  const ports = [...new Set([...workload.spec.ports, ...portsMade])];
+  const ports = (await portsOf(workload, made)).filter((port) => !container.closedPorts.includes(port));
   const sinceBootMs = clock.bootMs();
   for (;;) {
     signal.throwIfAborted();

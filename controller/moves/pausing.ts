@@ -15,15 +15,16 @@ const attemptsMax = 3;
 const againMs = 200;
 const publishedLookMs = 50;
 
+type Paused = Extract<StepOutcome, { kind: 'done' }>;
 type Step = (tools: MoveTools, doc: MoveDoc, signal: AbortSignal) => Promise<StepOutcome>;
 
 /** New requests wait, on every living node. A pause that is there already, of an attempt before or a person's, is replaced. */
-export const pause: Step = async (tools, { services, limits }, signal) => {
+export async function pause(tools: MoveTools, { services, limits }: MoveDoc, signal: AbortSignal): Promise<Paused> {
   if (services.length === 0) return { kind: 'done', note: 'no routes or links lead here' };
   const pausedAtMs = tools.clock.nowMs();
   await Promise.all(services.map((service) => pauseOne(tools, service, limits.pauseMs, signal)));
   return { kind: 'done', note: services.join(', '), pausedAtMs };
-};
+}
 
 async function pauseOne(
   { proxy }: MoveTools,

@@ -55,15 +55,26 @@ export type Started = {
 export async function lacks(tools: MoveTools, started: Started, signal: AbortSignal): Promise<string | null> {
   const { found, ports, forMs } = started;
   if (ports.length > 0) {
-    const address = addressOf(found);
-    if (address === null) return 'has no address';
-    const open = await Promise.all(ports.map((port) => tools.reach(address, port, signal)));
-    const closed = ports.filter((_, index) => open[index] !== true);
+    const closed = await closedOf(tools, found, ports, signal);
+    if (closed === null) return 'has no address';
     if (closed.length > 0) return `takes no connections on port ${closed.join(', ')}`;
   }
   const check = checkOf(found);
   if (check !== null) return await isIll(tools, started, check, signal);
   return ports.length > 0 || forMs >= settledMs ? null : 'has just been started';
+}
+
+/** Which of these ports take no connections; null: it has no address. */
+export async function closedOf(
+  { reach }: Pick<MoveTools, 'reach'>,
+  found: Inspected,
+  ports: readonly number[],
+  signal: AbortSignal,
+): Promise<readonly number[] | null> {
+  const address = addressOf(found);
+  if (address === null) return null;
+  const open = await Promise.all(ports.map((port) => reach(address, port, signal)));
+  return ports.filter((_, index) => open[index] !== true);
 }
 
 type Check = { readonly command: readonly string[]; readonly timeMs: number };

@@ -5,6 +5,7 @@ import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
 import { servicesToPause } from '../model/move-plan.ts';
 import type { FormerContainer } from '../model/workload.ts';
 import {
+  closedNow,
   containersOn,
   type MovedContainer,
   membersOf,
@@ -87,14 +88,13 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
     return { kind: 'done', note, services: await servicesNow(tools, doc) };
   },
   async pausing(tools, doc, signal) {
-    // Whether they are still there is asked before anybody has to wait.
-    for (const { id, workload } of await containersOn(tools, doc, 'from'))
-      if ((await look(tools, id)) === null)
-        throw new FlockError(
-          'move-refused',
-          `container ${workload.name} is not there any more: it was removed during the move`,
-        );
-    return await pause(tools, doc, signal);
+    // How they are, and whether they are still there, is asked before anybody has to wait.
+    const made = portsMade(tools);
+    const closed = await Promise.all(
+      (await containersOn(tools, doc, 'from')).map((container) => closedNow(tools, container, made, signal)),
+    );
+    const members = doc.members.map((member, index) => ({ ...member, closedPorts: closed[index] ?? [] }));
+    return { ...(await pause(tools, doc, signal)), members };
   },
   draining: drain,
 

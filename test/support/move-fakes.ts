@@ -42,7 +42,7 @@ export type FakeParts = {
   readonly admin: Store;
   /** What must never happen, and did. */
   readonly problems: string[];
-  /** What is to go wrong every time: `n2 start`, `n2 reach`. */
+  /** What is to go wrong every time: `n2 start`, `n2 reach`, `reach 81` everywhere. */
   readonly broken: ReadonlyMap<string, string>;
   /** How long Docker takes to start something on a host, milliseconds. */
   readonly startMs: ReadonlyMap<string, number>;
@@ -210,7 +210,7 @@ export function createFakes(parts: FakeParts) {
           }),
         release: (service) => effect('release', async () => void pauses.delete(service)),
       },
-      reach: async () => !broken.has(`${host.node} reach`),
+      reach: async (_address, port) => !broken.has(`${host.node} reach`) && !broken.has(`reach ${port}`),
     };
   }
 

@@ -352,6 +352,18 @@ describe('moving containers', () => {
     assert.ok(pauseMs < of.move.limits.pauseMs, `${pauseMs} ms`);
   });
 
+  it('waits for no port that took no connections before, unless none did', async () => {
+    const odd = caseOf([workload('web', 'n1', { volumes: ['data'], spec: { ports: [80, 81] } })]);
+    const moved = await run(odd, { prepare: (one) => one.broken.set('reach 81', '') });
+    checkEnd(moved, odd, 'nothing listens at port 81');
+    assert.equal(moved.move()?.step, 'done', moved.move()?.failure?.reason);
+    assert.deepEqual(moved.move()?.members[0]?.closedPorts, [81]);
+    const deaf = caseOf([workload('web', 'n1', { volumes: ['data'], spec: { ports: [81] } })]);
+    const back = await run(deaf, { prepare: (one) => one.broken.set('reach 81', '') });
+    checkEnd(back, deaf, 'nothing listens at all');
+    assert.match(back.move()?.failure?.reason ?? '', /takes no connections on port 81/);
+  });
+
   it('refuses what it finds only on the hosts before anything stands still', async () => {
     const published = { create: { HostConfig: { PortBindings: { '80/tcp': [{ HostIp: '', HostPort: '80' }] } } } };
     const of = caseOf([workload('web', 'n1', { volumes: ['data'], spec: published })]);
