@@ -22,7 +22,7 @@ export type FollowFacts = {
   /** Boot clock. */
   readonly deadSinceMs: ReadonlyMap<NodeName, number>;
   readonly nowMs: number;
-  readonly volumes: ReadonlyMap<DatasetId, Pick<VolumeDoc, 'owner' | 'trashed'>>;
+  readonly volumes: ReadonlyMap<DatasetId, Pick<VolumeDoc, 'owner' | 'replicas' | 'trashed'>>;
   /** How long a node has to be dead before containers without volumes are made elsewhere. */
   readonly guardMs: number;
 };
@@ -102,9 +102,15 @@ export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   const [first] = doc.volumes.toSorted((a, b) => (a.name < b.name ? -1 : 1));
   if (first !== undefined) {
     const volume = volumes.get(first.id);
-    if (volume === undefined || volume.trashed !== null || (ahead?.node ?? volume.owner) !== me)
-      return { kind: 'none' };
-    return unlessObstacles(doc, `${isLeft ? `${state}, and ` : ''}${aheadOr(`volume ${first.name}`)} is here now`);
+    if (volume === undefined || volume.trashed !== null) return { kind: 'none' };
+    const place = ahead?.node ?? makerOf(volume, doc, facts);
+    if (place !== me) return { kind: 'none' };
+    const here = aheadOr(`volume ${first.name}`);
+    const why =
+      ahead === undefined && volume.owner !== me
+        ? `${here} is on ${volume.owner}, whose controller is not at work`
+        : `${here} is here now`;
+    return unlessObstacles(doc, `${isLeft ? `${state}, and ` : ''}${why}`);
   }
   if (doc.failover !== 'auto') return { kind: 'none' };
   const since = facts.deadSinceMs.get(doc.node);
@@ -130,6 +136,21 @@ export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
     kind: 'refused',
     why: `${state}, but no other node has room for it: ${clashesAt(me, doc, facts).join('; ')}`,
   };
+}
+
+/**
+ * Who makes a container where its volume is now: that node. Where for long nobody there could, the best of those that have copies: the
+ * volume follows the container, as it does when a person starts one there.
+ */
+function makerOf(
+  { owner, replicas }: Pick<VolumeDoc, 'owner' | 'replicas'>,
+  doc: WorkloadDoc,
+  facts: FollowFacts,
+): NodeName {
+  const since = facts.silentSinceMs.get(owner);
+  const isSilent = since !== undefined && facts.nowMs - since > silentMsMin;
+  if (!isSilent || owner === doc.node || !facts.alive.has(owner)) return owner;
+  return candidatesOf(doc, facts).find((node) => replicas.includes(node)) ?? owner;
 }
 
 /** After the guard, until people are told that something waits. */
@@ -188,6 +209,7 @@ export function imageNodesOf(
   return [...new Set(nodes)].filter((node) => node !== doc.node);
 }
 
+/** A controller that is just restarted has not gone. */
 const silentMsMin = 60_000;
 
 /** People have given up one of its volumes, with the node that had it. */

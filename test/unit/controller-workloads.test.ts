@@ -341,6 +341,21 @@ describe('controllers', () => {
       assert.deepEqual(n2.docker.states(), {});
     });
 
+    it('make them at another copy where no controller is at work at the first, and the volume follows', async () => {
+      await world.volume('pgdata', 'n1', ['n2', 'n3']);
+      const n3 = world.node('n3');
+      await until('the image is there', 10_000, () => (n3.docker.images.has(imageId) ? true : undefined));
+      await n2.stop();
+      await Promise.all([n1.stop(), n1.die()]);
+      await world.volume('pgdata', 'n2', ['n1', 'n3']);
+      await running(n3, 'db');
+      assert.deepEqual(n2.docker.states(), {});
+      await n2.start();
+      await longEnough();
+      assert.deepEqual(n2.docker.states(), {}, 'it is made once');
+      assert.deepEqual(n3.docker.states(), { db: 'running' });
+    });
+
     it('make what is linked on one node, each after what it is linked with', async () => {
       await world.volume('appdata', 'n1', ['n3']);
       n1.docker.run('app', { mounts: [{ ...flockMount, Name: 'appdata' }], hostConfig: { Links: ['/db:/app/db'] } });

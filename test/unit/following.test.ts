@@ -51,7 +51,9 @@ function facts(
     sharers: sharersOf([]),
     nowMs: 100_000,
     guardMs: 7_000,
-    volumes: new Map(Object.entries(owners).map(([name, owner]) => [volume(name).id, { owner, trashed: null }])),
+    volumes: new Map(
+      Object.entries(owners).map(([name, owner]) => [volume(name).id, { owner, replicas: [n1, n4], trashed: null }]),
+    ),
     ...rest,
   };
 }
@@ -70,6 +72,17 @@ describe('a workload of a dead node', () => {
       'not yet',
     );
     assert.deepEqual(kinds(withVolumes), ['none', 'none', 'none', 'none'], 'of unknown volumes');
+  });
+
+  it('goes to another node with a copy where for long no controller is at work at its volume', () => {
+    const owners = { app: n2, data: n2 };
+    const silent = (ms: number) => ({ owners, silentSinceMs: new Map([[n2, 100_000 - ms]]) });
+    assert.deepEqual(kinds(withVolumes, silent(59_000)), ['none', 'claim', 'none', 'none']);
+    assert.deepEqual(kinds(withVolumes, silent(61_000)), ['none', 'none', 'none', 'claim'], 'n4 has one, n1 is dead');
+    const follow = followOf(withVolumes, facts(n4, silent(61_000)));
+    assert.match('why' in follow ? follow.why : '', /volume app is on n2, whose controller is not at work$/);
+    const away = { ...silent(61_000), alive: new Set([n3, n4]) };
+    assert.deepEqual(kinds(withVolumes, away).slice(2), ['none', 'none'], 'its volume is the failover’s');
   });
 
   it('goes where something is to run that shares volumes with it, also by way of others', () => {
