@@ -6,6 +6,7 @@ import type { MoveDoc } from '../model/move.ts';
 import { partings } from '../model/neighbours.ts';
 import { conflictOf, isAny, publishedBy } from '../model/published-ports.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
+import { isOtherThan } from '../program/documents.ts';
 import type { MoveTools } from './ports.ts';
 import { closedOf, type Inspected, lacks, look } from './readiness.ts';
 import { readWorkload } from './records.ts';
@@ -185,6 +186,20 @@ export async function closedNow(
   const closed = found.State.Running ? ((await closedOf(tools, found, ports, signal)) ?? []) : [];
   // It may just be starting.
   return closed.length < ports.length ? closed : [];
+}
+
+/** On the source: what people have changed since the target's container was made, which would be lost with the old one. */
+export async function changesOf(
+  { locals }: MoveTools,
+  containers: readonly MovedContainer[],
+): Promise<readonly string[]> {
+  const changes = containers.map(async ({ id, workload }) => {
+    const described = await locals.describeOne(id);
+    return described !== null && isOtherThan(workload, described) ? [workload.name] : [];
+  });
+  return (await Promise.all(changes))
+    .flat()
+    .map((name) => `container ${name} was changed meanwhile (docker update, rename, network ...): move it again`);
 }
 
 async function portsOf({ service, spec }: WorkloadDoc, made: Starting['ports']): Promise<readonly number[]> {

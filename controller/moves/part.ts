@@ -1,6 +1,7 @@
 import { reach } from '../docker/reach.ts';
 import { summaryOf } from '../model/move-summary.ts';
 import type { Home, Part } from '../program/home.ts';
+import { createLocalContainers } from '../program/local.ts';
 import { createMoveRoutes } from './api.ts';
 import { createPluginCalls, createProxyCalls } from './calls.ts';
 import { createDrainer } from './drainer.ts';
@@ -16,6 +17,7 @@ export function createMovesPart(home: Home): Part {
   const log = home.log.child({ part: 'moves' });
   const tools: MoveTools = {
     ...{ node, store, docker, images, maker, clock, log, reach, net },
+    locals: createLocalContainers(docker),
     plugin: createPluginCalls(paths.pluginSocket),
     proxy: createProxyCalls(paths.proxySocket),
   };

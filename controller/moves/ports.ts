@@ -6,6 +6,7 @@ import type { DrainView } from '../model/proxy-api.ts';
 import type { Docker } from '../program/docker.ts';
 import type { Clock, Images, Maker } from '../program/home.ts';
 import type { HostNet } from '../program/host-net.ts';
+import type { LocalContainers } from '../program/local.ts';
 import type { Store } from '../store/store.ts';
 
 /** What the steps of a move are done with, so that tests can put other things in their places. */
@@ -13,6 +14,7 @@ export type MoveTools = {
   readonly node: NodeName;
   readonly store: Store;
   readonly docker: MoveDocker;
+  readonly locals: Pick<LocalContainers, 'describeOne'>;
   readonly images: Images;
   readonly maker: Maker;
   readonly plugin: PluginCalls;

@@ -5,6 +5,7 @@ import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
 import { servicesToPause } from '../model/move-plan.ts';
 import type { FormerContainer } from '../model/workload.ts';
 import {
+  changesOf,
   closedNow,
   containersOn,
   type MovedContainer,
@@ -90,9 +91,9 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
   async pausing(tools, doc, signal) {
     // How they are, and whether they are still there, is asked before anybody has to wait.
     const made = portsMade(tools);
-    const closed = await Promise.all(
-      (await containersOn(tools, doc, 'from')).map((container) => closedNow(tools, container, made, signal)),
-    );
+    const containers = await containersOn(tools, doc, 'from');
+    const closed = await Promise.all(containers.map((container) => closedNow(tools, container, made, signal)));
+    refuse(await changesOf(tools, containers));
     const members = doc.members.map((member, index) => ({ ...member, closedPorts: closed[index] ?? [] }));
     return { ...(await pause(tools, doc, signal)), members };
   },

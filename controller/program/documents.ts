@@ -135,12 +135,18 @@ export function refreshed(
   return isDeepStrictEqual(plain(next), plain(doc)) ? doc : next;
 }
 
+/** Whether a container is not what its document says, so that another one made by that would not be the same. */
+export function isOtherThan({ name, spec }: WorkloadDoc, described: Pick<Described, 'name' | 'spec'>): boolean {
+  const body = ({ create, networks }: WorkloadDoc['spec']) => plain({ create, networks });
+  return name !== described.name || !isDeepStrictEqual(body(spec), body(described.spec));
+}
+
 /** Whether what flock has stopped runs again, or is not to run any more. */
 export function hasComeUp({ State }: InspectedWorkload, { wanted, stoppedByFlockAtMs }: WorkloadDoc): boolean {
   return stoppedByFlockAtMs !== undefined && (State.Status === 'running' || wanted === 'stopped');
 }
 
-function plain(doc: WorkloadDoc): unknown {
+function plain(doc: object): unknown {
   return JSON.parse(JSON.stringify(doc));
 }
 

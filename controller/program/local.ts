@@ -1,7 +1,12 @@
 import { hostname } from 'node:os';
 import type { Listed } from '../docker/source.ts';
 import { type Described, describeContainer } from '../model/container-spec.ts';
-import { type InspectedNetwork, type InspectedWorkload, inspectedNetworkSchema } from '../model/inspected.ts';
+import {
+  type InspectedNetwork,
+  type InspectedWorkload,
+  inspectedNetworkSchema,
+  inspectedWorkloadSchema,
+} from '../model/inspected.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import { linksOf } from '../model/workload-labels.ts';
 import type { Docker } from './docker.ts';
@@ -15,9 +20,11 @@ export type LocalContainers = {
     containers: readonly InspectedWorkload[],
     workloads: readonly WorkloadDoc[],
   ): Promise<readonly LocalContainer[]>;
+  /** One of them as it is now, with the ports of its own labels only; null: it is gone, or can't be read. */
+  describeOne(id: string): Promise<Pick<Described, 'name' | 'spec'> | null>;
 };
 
-export function createLocalContainers(docker: Pick<Docker, 'list' | 'network'>): LocalContainers {
+export function createLocalContainers(docker: Pick<Docker, 'inspect' | 'list' | 'network'>): LocalContainers {
   /** By id: one that was made anew has another. */
   let known: ReadonlyMap<string, InspectedNetwork | null> = new Map();
 
@@ -39,7 +46,7 @@ export function createLocalContainers(docker: Pick<Docker, 'list' | 'network'>):
     return new Map([...next].flatMap(([id, network]) => (network === null ? [] : [[used.get(id) ?? id, network]])));
   }
 
-  return {
+  const locals: LocalContainers = {
     async describe(containers, workloads) {
       const networks = await networksOf(containers);
       const named = containers.some(
@@ -61,7 +68,13 @@ export function createLocalContainers(docker: Pick<Docker, 'list' | 'network'>):
       };
       return containers.map((inspected) => ({ inspected, described: describeContainer(inspected, facts) }));
     },
+    async describeOne(id) {
+      const { data } = inspectedWorkloadSchema.safeParse(await docker.inspect(id));
+      const [found] = data === undefined ? [] : await locals.describe([data], []);
+      return found?.described ?? null;
+    },
   };
+  return locals;
 }
 
 function nameOf(listed: readonly Listed[], text: string): string {

@@ -155,6 +155,7 @@ export function createFakes(parts: FakeParts) {
         tail: async () => 'last words',
         execute: async () => ({ exitCode: 0, output: '' }),
       },
+      locals: { describeOne: async (id) => host.containers.get(id)?.workload ?? null },
       images: { ensure: () => effect('image', () => sleep(50)) },
       maker: {
         make: (workload) =>

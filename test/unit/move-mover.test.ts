@@ -352,6 +352,27 @@ describe('moving containers', () => {
     assert.ok(pauseMs < of.move.limits.pauseMs, `${pauseMs} ms`);
   });
 
+  it('turns back before anything stands still where a person has changed a container meanwhile', async () => {
+    const of = group();
+    const world = await run(of, {
+      begun(one) {
+        const containers = one.hosts.get('n1')?.containers;
+        for (const [id, container] of containers ?? []) {
+          const { spec } = container.workload;
+          const create = { ...spec.create, HostConfig: { Memory: 1 } };
+          if (container.name === 'db')
+            containers?.set(id, { ...container, workload: { ...container.workload, spec: { ...spec, create } } });
+        }
+      },
+    });
+    checkEnd(world, of, 'changed');
+    checkServes(world, 'changed');
+    assert.equal(world.move()?.failure?.step, 'pausing');
+    assert.match(world.move()?.failure?.reason ?? '', /container db was changed meanwhile .* move it again/);
+    assert.equal(world.move()?.pausedAtMs, null);
+    assert.ok(!world.calls.some(({ what }) => what === 'pause' || what === 'stop'));
+  });
+
   it('waits for no port that took no connections before, unless none did', async () => {
     const odd = caseOf([workload('web', 'n1', { volumes: ['data'], spec: { ports: [80, 81] } })]);
     const moved = await run(odd, { prepare: (one) => one.broken.set('reach 81', '') });

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { z } from 'zod';
 import { poolView } from '../../../controller/model/api.ts';
 import { type MoveDoc, type MoveStep, moveLimitsDefault, moveSteps } from '../../../controller/model/move.ts';
+import { routeView } from '../../../controller/model/proxy-api.ts';
 import { importApp } from '../../support/app-import.ts';
 import { appUserOption, appVolumeOptions, nginx } from '../../support/apps.ts';
 import type { ClusterHost } from '../../support/cluster/cluster-host.ts';
@@ -265,6 +267,31 @@ export function rollbacks(members: () => Members): void {
       const other = at === n(1) ? n(2) : n(1);
       assert.ok(!(await other.docker('ps', '-a', '--format', '{{.Names}}')).split('\n').includes('web'));
       await servedBy(at, loads, false);
+    });
+
+    it('a person changes it while data is copied, so it goes at the next try as it is then; nobody waits for a port where nothing listens', async () => {
+      await begin();
+      await n(1).flockctl('route', 'add', 'tcp://:7019 -> web:9');
+      const loads = loadCounter(hosts(), web);
+      const changed = async ({ from }: MoveDoc) => {
+        const host = hosts().find(({ name }) => name === from);
+        await host?.docker('update', '--memory', '300m', '--memory-swap', '300m', 'web');
+      };
+      const { moving, to } = await caughtAt('copying', n(1), changed);
+      await turnedBack(moving, ['pausing'], /web was changed meanwhile/);
+      await until('the change is written down', 10_000, async () =>
+        (await workloadsOf(members())).some(({ spec }) => JSON.stringify(spec.create).includes('"Memory":314572800'))
+          ? true
+          : undefined,
+      );
+      const { move } = await startMove(members(), n(3), 'web', to).over;
+      assert.equal(move.step, 'done', describeMove(move));
+      assert.deepEqual(move.members[0]?.closedPorts, [9]);
+      assert.match(await to.docker('inspect', '--format', '{{.HostConfig.Memory}}', 'web'), /^314572800$/m);
+      const routes = z.array(routeView).parse(await n(1).json('route', 'ls'));
+      for (const { id } of routes.filter(({ origin }) => origin.kind === 'flockctl'))
+        await n(1).flockctl('route', 'rm', id);
+      await servedBy(to, loads, false);
     });
 
     it('the target’s controller goes and stays away: nothing is moved there, and what was has a reason', async () => {

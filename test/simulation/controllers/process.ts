@@ -10,6 +10,7 @@ import type { MoveTools } from '../../../controller/moves/ports.ts';
 import { createRecords } from '../../../controller/moves/records.ts';
 import { createEndings } from '../../../controller/program/endings.ts';
 import type { Clock, Home, Images } from '../../../controller/program/home.ts';
+import { createLocalContainers } from '../../../controller/program/local.ts';
 import { createMaker } from '../../../controller/program/maker.ts';
 import { createOwnCalls } from '../../../controller/program/own-calls.ts';
 import { createPresence } from '../../../controller/program/presence.ts';
@@ -69,7 +70,7 @@ export function startController(world: World, host: Host): Controller {
   const workloads = createWorkloads({ home, watch, reviver, volumeIds: idsInCluster });
   const tools: MoveTools = {
     ...{ node, store, docker, images, maker: home.maker, net: quietNet, clock, log },
-    ...{ plugin: calls.plugin, proxy: calls.proxy, reach: calls.reach },
+    ...{ plugin: calls.plugin, proxy: calls.proxy, reach: calls.reach, locals: createLocalContainers(docker) },
   };
   const records = createRecords({
     ...{ store, clock, log },
