@@ -196,14 +196,17 @@ function hostConfigOf(inspected: InspectedWorkload, facts: SpecFacts, mode: stri
     Binds,
     Mounts,
     Links,
+    Ulimits,
     ...rest
   } = inspected.HostConfig;
   return {
     ...rest,
+    // With the daemon's own (default-ulimits), in another order each time that Docker is asked, as are the links.
+    Ulimits: Ulimits?.toSorted((a, b) => (a.Name < b.Name ? -1 : 1)) ?? null,
     NetworkMode: mode,
     Binds: [...(Binds ?? []).filter((bind) => bind.startsWith('/')), ...bindsFromOthers(inspected)],
     Mounts: [...(Mounts ?? []).filter(({ Type }) => Type !== 'volume'), ...flockMountsOf(inspected)],
-    Links: (Links ?? []).map((link) => linkOf(link, facts)),
+    Links: (Links ?? []).map((link) => linkOf(link, facts)).toSorted(),
   };
 }
 

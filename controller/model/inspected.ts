@@ -70,6 +70,7 @@ export const inspectedWorkloadSchema = z.object({
     Mounts: z.array(askedMountSchema).nullish(),
     VolumesFrom: texts,
     Links: texts,
+    Ulimits: z.array(z.looseObject({ Name: text })).nullish(),
     Devices: z.array(z.looseObject({ PathOnHost: text.default('') })).nullish(),
     BlkioWeightDevice: limitedDevicesSchema,
     BlkioDeviceReadBps: limitedDevicesSchema,

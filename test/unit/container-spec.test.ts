@@ -8,8 +8,15 @@ import {
 } from '../../controller/model/container-spec.ts';
 import type { InspectedNetwork } from '../../controller/model/inspected.ts';
 import { isFlockDriver } from '../../controller/model/inspected.ts';
-import { decodeWorkload, specBytesMax, specSchema, workloadIdFor } from '../../controller/model/workload.ts';
+import {
+  decodeWorkload,
+  specBytesMax,
+  specSchema,
+  type WorkloadDoc,
+  workloadIdFor,
+} from '../../controller/model/workload.ts';
 import { linksOf } from '../../controller/model/workload-labels.ts';
+import { isOtherThan } from '../../controller/program/documents.ts';
 import {
   type Changes,
   config,
@@ -203,6 +210,19 @@ describe('what is needed to make a container again', () => {
     const both = describe_({ hostConfig: { VolumesFrom: ['ab12cd34ef56:ro'], Links: ['/db:/app/database'] } }, given);
     assert.deepEqual([both.after, both.obstacles], [['db', 'web'], []]);
     assert.deepEqual((both.spec.create['HostConfig'] as Record<string, unknown>)['Links'], ['db:database']);
+  });
+
+  it('is the same in whatever order Docker tells what has none', () => {
+    const links = ['/db:/app/db', '/cache:/app/cache', '/db:/app/database'];
+    const ulimits = ['nproc', 'nofile', 'core'].map((Name) => ({ Name, Hard: 2, Soft: 1 }));
+    const given = facts([], { isWorkload: () => true });
+    const one = describe_({ hostConfig: { Links: links, Ulimits: ulimits } }, given);
+    const other = describe_({ hostConfig: { Links: links.toReversed(), Ulimits: ulimits.toReversed() } }, given);
+    assert.deepEqual(one, other);
+    const workload = { ...one, volumes: [] } as unknown as WorkloadDoc;
+    assert.equal(isOtherThan(workload, other), false, 'nobody has changed anything');
+    const less = describe_({ hostConfig: { Links: links, Ulimits: ulimits.slice(1) } }, given);
+    assert.equal(isOtherThan(workload, less), true);
   });
 
   it('has a time for stopping that is never shorter than what was asked for', () => {
