@@ -33,7 +33,7 @@ const columns: readonly Column<ServiceView>[] = [
 const containerColumns: readonly Column<ServiceDetailView['containers'][number]>[] = [
   { title: 'CONTAINER', value: (container) => container.name },
   { title: 'NODE', value: (container) => container.node },
-  { title: 'STATE', value: (container) => container.condition },
+  { title: 'STATE', value: ({ state, condition = state }) => condition },
   { title: 'ADDRESS', value: (container) => container.address ?? '-' },
 ];
 

@@ -93,8 +93,8 @@ export const serviceDetailView = z.object({
       node: z.string(),
       /** Docker's word. */
       state: z.string(),
-      /** The same for people, with what a running one waits for. */
-      condition: z.string(),
+      /** The same for people, with what a running one waits for. Older proxies do not say it. */
+      condition: z.string().optional(),
       healthy: z.boolean(),
       address: z.string().nullable(),
     }),

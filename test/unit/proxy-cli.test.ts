@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describeDrain, formatDetail } from '../../controller/cli/proxy-service-commands.ts';
 import { formatStatus } from '../../controller/cli/proxy-status-commands.ts';
 import { makeAuthority } from '../../controller/cluster/ca.ts';
+import { serviceDetailView } from '../../controller/model/proxy-api.ts';
 import { containerDoc, createApiProxies } from '../support/api-proxies.ts';
 
 let proxies: Awaited<ReturnType<typeof createApiProxies>>;
@@ -121,6 +122,10 @@ describe('what flockctl prints of the proxy', () => {
     });
     assert.match(text, /State +starting\n/);
     assert.match(text, /\nweb-1 +host-1 +starting, and takes no connections at port 8080 yet +172\.17\.0\.2\n/);
+    const { condition: _condition, ...ofBefore } = container;
+    const rest = { routes: [], links: [], paused: [], drained: [], problems: [] };
+    const old = formatDetail(serviceDetailView.parse({ service, containers: [ofBefore], ...rest }));
+    assert.match(old, /\nweb-1 +host-1 +running +172\.17\.0\.2\n/, 'a proxy that is not upgraded yet');
   });
 
   it('lists the problems of all proxies', () => {
