@@ -1,6 +1,6 @@
 import type { DockerWatch } from '../docker/watch.ts';
 import { messageOf } from '../model/errors.ts';
-import { followOf, imageNodesOf, isLeftOver, sharersOf, sharingWith } from '../model/following.ts';
+import { followOf, imageNodesOf, isLeftOver, type Sharers, sharersOf, sharingWith } from '../model/following.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
 import { timings } from '../model/timing.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
@@ -13,7 +13,7 @@ import { createLocalContainers, type LocalContainer } from './local.ts';
 import { createOrder } from './order.ts';
 import { createPublishing } from './publishing.ts';
 import type { Reviver } from './reviver.ts';
-import type { Seen } from './view.ts';
+import type { Seen, Stored } from './view.ts';
 import type { VolumeIds } from './volume-ids.ts';
 
 /**
@@ -189,8 +189,13 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     };
     for (const doc of docs) {
       const former = doc.move === null ? doc.former.filter((one) => one.node === node) : [];
-      if (former.some(({ why, containerId }) => why === 'left' && here.has(containerId)) && mayReturn(doc, seen)) {
-        begin(jobs, `claim ${doc.id}`, () => duties.claim(doc, `it was not made on ${doc.node} yet`, []));
+      if (
+        former.some(({ why, containerId }) => why === 'left' && here.has(containerId)) &&
+        mayReturn(doc, seen, sharers)
+      ) {
+        begin(jobs, `claim ${doc.id}`, () =>
+          duties.claim(doc, `it was not made on ${doc.node} yet`, togetherWith(doc, seen, sharers)),
+        );
         continue;
       }
       for (const one of former) begin(jobs, `put away ${one.containerId}`, () => duties.putAway(doc, one));
@@ -203,22 +208,28 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
       if (follow.kind === 'wait') within(follow.ms);
       else if (follow.kind === 'refused') tellOnce('failover-refused', doc, follow.why);
       else if (follow.kind === 'claim' && former.every((one) => !jobs.isRunning(`put away ${one.containerId}`)))
-        begin(jobs, `claim ${doc.id}`, () =>
-          duties.claim(
-            doc,
-            follow.why,
-            sharingWith(doc, sharers).flatMap(({ id }) => seen.workloads.get(id) ?? []),
-          ),
-        );
+        begin(jobs, `claim ${doc.id}`, () => duties.claim(doc, follow.why, togetherWith(doc, seen, sharers)));
       else if (isLeftOver(doc, facts)) begin(jobs, `drop ${doc.id}`, () => duties.drop(doc));
       else if (seen.alive.has(doc.node) && imageNodesOf(doc, facts).includes(node)) bringImage(doc, imageJobs);
     }
   }
 
-  /** Without volumes it is as good here as elsewhere, and the other node may be unable to make it. */
-  function mayReturn({ node: current, volumes, containerId, wanted }: WorkloadDoc, { nodes }: Seen): boolean {
+  function togetherWith(doc: WorkloadDoc, { workloads }: Seen, sharers: Sharers): readonly Stored<WorkloadDoc>[] {
+    return sharingWith(doc, sharers).flatMap(({ id }) => workloads.get(id) ?? []);
+  }
+
+  /**
+   * Without volumes it is as good here as elsewhere, and the other node may be unable to make it. Not without what it is linked with: that
+   * stays where it was made, or its volumes are.
+   */
+  function mayReturn(doc: WorkloadDoc, { nodes }: Seen, sharers: Sharers): boolean {
+    const { node: current, volumes, containerId, wanted } = doc;
     const isLeaving = nodes.get(node)?.draining ?? true;
-    return current !== node && volumes.length === 0 && containerId === null && wanted === 'running' && !isLeaving;
+    if (current === node || volumes.length > 0 || containerId !== null || wanted !== 'running' || isLeaving)
+      return false;
+    return sharingWith(doc, sharers).every(
+      (other) => other.node === node || (other.containerId === null && other.volumes.length === 0),
+    );
   }
 
   /** Ahead of time: once its node is dead, nobody else may have it. */

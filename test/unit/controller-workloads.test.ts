@@ -437,6 +437,26 @@ describe('controllers', () => {
       assert.deepEqual(n3.docker.states(), { web: 'running' });
       assert.equal((await world.workload('web'))?.node, 'n1');
     });
+
+    it('but nothing without what it is linked with', async () => {
+      const n3 = world.node('n3');
+      await world.volume('pgdata', 'n1', ['n3']);
+      await Promise.all([n1.start(), n3.start()]);
+      n1.docker.run('db');
+      n1.docker.run('web', { ...routed, hostConfig: { Links: ['/db:/web/db'] } });
+      for (const name of ['db', 'web']) await world.see(name, 'there', () => true);
+      await until('the image is there', 10_000, () => (n3.docker.images.has(imageId) ? true : undefined));
+      n3.docker.run('db', { mounts: [], config: { Labels: {} } });
+      await Promise.all([n1.stop(), n1.die()]);
+      await world.volume('pgdata', 'n3', ['n1']);
+      for (const name of ['db', 'web'])
+        await world.see(name, 'claimed', ({ node, containerId }) => node === 'n3' && containerId === null);
+      await Promise.all([n1.live(), n1.start()]);
+      await longEnough();
+      assert.equal((await world.workload('web'))?.node, 'n3', 'its database comes there');
+      n3.docker.personRemoves('db');
+      for (const name of ['db', 'web']) await running(n3, name);
+    });
   });
 
   describe('tell whether their controller is at work', () => {
