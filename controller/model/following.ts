@@ -2,7 +2,7 @@ import { clashesOf } from './clashes.ts';
 import type { VolumeDoc } from './cluster.ts';
 import { isBraked } from './failover.ts';
 import { hashText } from './hash.ts';
-import { linksAmong } from './linking.ts';
+import { hasLinks, linksAmong } from './linking.ts';
 import type { DatasetId, NodeName } from './names.ts';
 import type { WorkloadDoc, WorkloadId, WorkloadVolume } from './workload.ts';
 
@@ -122,14 +122,15 @@ export function followOf(doc: WorkloadDoc, facts: FollowFacts): Follow {
   if (isBraked(dead, facts.nodes.size) || (ahead?.node ?? place ?? candidates[0]) !== me) return { kind: 'none' };
   if (deadMs < facts.guardMs && !isPoolLost) return { kind: 'wait', ms: facts.guardMs - deadMs };
   if (ahead !== undefined) return unlessObstacles(doc, `${state}, and ${aheadOr('')} is here now`);
-  // Where that will be its volumes decide.
+  // Where that will be its volumes decide. What does without it is not made to wait for ever.
   if (leader !== undefined) {
     const ms = facts.guardMs + leaderMsMax - deadMs;
     if (ms > 0) return { kind: 'wait', ms };
-    return {
-      kind: 'refused',
-      why: `${state}, and so far no node has taken over container ${leader.name}, which it is linked with`,
-    };
+    if (hasLinks(doc))
+      return {
+        kind: 'refused',
+        why: `${state}, and so far no node has taken over container ${leader.name}, which it is linked with`,
+      };
   }
   if (place !== undefined) return unlessObstacles(doc, state);
   return {
@@ -153,7 +154,7 @@ function makerOf(
   return candidatesOf(doc, facts).find((node) => replicas.includes(node)) ?? owner;
 }
 
-/** After the guard, until people are told that something waits. */
+/** After the guard, until people are told that something waits, or it goes where it likes. */
 const leaderMsMax = 30_000;
 
 type Room = Pick<FollowFacts, 'workloadsOn'>;

@@ -31,6 +31,9 @@ export function lackingOn(node: NodeName, doc: WorkloadDoc, workloads: readonly 
   });
 }
 
+/** Whether it needs others, which does not hold for what is only linked to. */
+export const hasLinks = (doc: WorkloadDoc): boolean => linkedNames(doc).length > 0;
+
 function linkedNames(doc: WorkloadDoc): readonly string[] {
   const { Links: links } = hostConfigOf(doc);
   if (!Array.isArray(links)) return [];

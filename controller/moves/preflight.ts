@@ -7,7 +7,7 @@ import { type NodeName, parseNodeName } from '../model/names.ts';
 import { type WorkloadDoc, workloadIdSchema } from '../model/workload.ts';
 import type { AskController } from '../program/home.ts';
 import { parseBody } from '../server/problems.ts';
-import { partingsOf, portsTaken, sidecarsOf } from './containers.ts';
+import { partingsOf, portsTaken, sidecarsOf } from './checks.ts';
 import type { MoveTools } from './ports.ts';
 import { readWorkload } from './records.ts';
 

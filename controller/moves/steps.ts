@@ -4,19 +4,8 @@ import type { MoveDoc, MoveMember, MoveProgress, MoveStep, StepOutcome } from '.
 import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
 import { servicesToPause } from '../model/move-plan.ts';
 import type { FormerContainer } from '../model/workload.ts';
-import {
-  changesOf,
-  closedNow,
-  containersOn,
-  type MovedContainer,
-  membersOf,
-  orAborted,
-  type PortsMade,
-  portsTaken,
-  refuse,
-  sidecarsOf,
-  startAll,
-} from './containers.ts';
+import { changesOf, closedNow, portsTaken, refuse, sidecarsOf } from './checks.ts';
+import { containersOn, type MovedContainer, membersOf, orAborted, type PortsMade, startAll } from './containers.ts';
 import { copyAll } from './copying.ts';
 import { handOver } from './handover.ts';
 import { drain, hold, type Place, pause, releaseAll, untilPublished } from './pausing.ts';
@@ -80,6 +69,7 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
         doc.members.map(({ name, sourceId: id }) => ({ name, id })),
       ),
     );
+    refuse(await changesOf(tools, await containersOn(tools, doc, 'from')));
     const first = await copyAll(tools, doc, tell, signal);
     const sinceMs = tools.clock.bootMs();
     await turn(doc, signal);

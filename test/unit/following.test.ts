@@ -169,6 +169,18 @@ describe('a workload of a dead node', () => {
       waiting?.kind === 'refused' ? waiting.why : '',
       /no node has taken over container b, which it is linked/,
     );
+    // What is only linked to does without the other one in the end.
+    const [d, e] = [linked('d', n1, []), linked('e', n1, ['d'], 'v')];
+    const alone = { owners: { vv: n1 }, sharers: sharersOf([d, e]) };
+    const ofD = (nowMs: number) => names.map((me) => followOf(d, facts(me, { ...alone, nowMs })).kind);
+    assert.deepEqual(
+      ofD(36_000).filter((kind) => kind !== 'none'),
+      ['wait'],
+    );
+    assert.deepEqual(
+      ofD(38_000).filter((kind) => kind !== 'none'),
+      ['claim'],
+    );
     const nodes = new Map(names.map((name) => [name, { cordoned: false, draining: false, poolLost: name === n1 }]));
     const lost = { alive: new Set(names), nodes, deadSinceMs: new Map() };
     assert.deepEqual(takers([a, b, c], lost), [[n2], [n3], []]);

@@ -353,24 +353,32 @@ describe('moving containers', () => {
   });
 
   it('turns back before anything stands still where a person has changed a container meanwhile', async () => {
-    const of = group();
-    const world = await run(of, {
-      begun(one) {
-        const containers = one.hosts.get('n1')?.containers;
-        for (const [id, container] of containers ?? []) {
-          const { spec } = container.workload;
-          const create = { ...spec.create, HostConfig: { Memory: 1 } };
-          if (container.name === 'db')
-            containers?.set(id, { ...container, workload: { ...container.workload, spec: { ...spec, create } } });
-        }
-      },
-    });
-    checkEnd(world, of, 'changed');
-    checkServes(world, 'changed');
-    assert.equal(world.move()?.failure?.step, 'pausing');
-    assert.match(world.move()?.failure?.reason ?? '', /container db was changed meanwhile .* move it again/);
-    assert.equal(world.move()?.pausedAtMs, null);
-    assert.ok(!world.calls.some(({ what }) => what === 'pause' || what === 'stop'));
+    const change = (world: MoveWorld) => {
+      const containers = world.hosts.get('n1')?.containers;
+      for (const [id, container] of containers ?? []) {
+        const { spec } = container.workload;
+        const create = { ...spec.create, HostConfig: { Memory: 1 } };
+        if (container.name === 'db')
+          containers?.set(id, { ...container, workload: { ...container.workload, spec: { ...spec, create } } });
+      }
+    };
+    for (const [when, step] of [
+      ['image', 'copying'],
+      ['copy', 'pausing'],
+    ] as const) {
+      const of = group();
+      const world = await run(of, {
+        prepare(one) {
+          one.onCall = (at) => void (one.calls[at]?.what === when && change(one));
+        },
+      });
+      checkEnd(world, of, `changed at ${when}`);
+      checkServes(world, `changed at ${when}`);
+      assert.equal(world.move()?.failure?.step, step);
+      assert.match(world.move()?.failure?.reason ?? '', /container db was changed meanwhile .* move it again/);
+      assert.equal(world.move()?.pausedAtMs, null);
+      assert.ok(!world.calls.some(({ what }) => what === 'pause' || what === 'stop'));
+    }
   });
 
   it('waits for no port that took no connections before, unless none did', async () => {

@@ -278,7 +278,7 @@ export function rollbacks(members: () => Members): void {
         await host?.docker('update', '--memory', '300m', '--memory-swap', '300m', 'web');
       };
       const { moving, to } = await caughtAt('copying', n(1), changed);
-      await turnedBack(moving, ['pausing'], /web was changed meanwhile/);
+      await turnedBack(moving, ['copying', 'pausing'], /web was changed meanwhile/);
       await until('the change is written down', 10_000, async () =>
         (await workloadsOf(members())).some(({ spec }) => JSON.stringify(spec.create).includes('"Memory":314572800'))
           ? true
