@@ -14,6 +14,9 @@ import type { ContainerEvent, DockerSource, Listed } from './source.ts';
  * - What is known comes from lists and inspections only; events say which containers to look at again.
  * - While Docker does not answer, what it said last stays.
  * - However many events come, there is one look at a time, `settleMs` apart, with `inspectionsMax` questions at once.
+ * - A container that Docker does not describe keeps no other one from being seen: what was said of it last stays. Docker holds a container
+ *   for as long as it starts it, the mounts of all its volumes included, and answers nothing about it meanwhile; one whose layer is broken
+ *   it never describes.
  */
 export type DockerWatch<Inspected> = {
   /** By id. Null until Docker has answered once. */
@@ -53,9 +56,19 @@ export type DockerTimes = {
   readonly retryMs: number;
   /** Everything is looked at again, whether or not there were events. */
   readonly fullMs: number;
+  /** A look waits no longer for what Docker says of one container; the answer leads to the next look. */
+  readonly patienceMs: number;
+  /** After a container that Docker could not describe. */
+  readonly brokenMs: number;
 };
 
-export const dockerTimes: DockerTimes = { settleMs: 50, retryMs: 1_000, fullMs: 60_000 };
+export const dockerTimes: DockerTimes = {
+  settleMs: 50,
+  retryMs: 1_000,
+  fullMs: 60_000,
+  patienceMs: 1_000,
+  brokenMs: 10_000,
+};
 const inspectionsMax = 4;
 /** With more containers to look at, everything is. */
 const dirtyMax = 1_000;
@@ -68,6 +81,10 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
   let unreadable: ReadonlyMap<string, string> = new Map();
   let fault: string | null = null;
   let dirty: Set<string> | 'all' = 'all';
+  /** Asked about, and not answered yet. */
+  const asked = new Set<string>();
+  /** What came instead of the last answer about a container. */
+  const unanswered = new Map<string, string>();
 
   const problem = () => fault ?? unreadable.values().next().value ?? null;
 
@@ -77,7 +94,43 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
     latch.open();
   }
 
-  async function look(): Promise<void> {
+  /** Throws where Docker as a whole is away. */
+  async function ask(id: string, name: string, signal: AbortSignal): Promise<Exclude<Said, { kind: 'failed' }>> {
+    if (!asked.has(id)) {
+      asked.add(id);
+      let isLate = false;
+      const inTime = new AbortController();
+      const settled = source.inspect(id).then(
+        (answer): Said => {
+          unanswered.delete(id);
+          return { kind: 'answer', answer };
+        },
+        (error: unknown): Said => {
+          unanswered.set(id, messageOf(error));
+          return { kind: 'failed', error };
+        },
+      );
+      const late = sleep(times.patienceMs, AbortSignal.any([signal, inTime.signal])).then((): Said => {
+        isLate = true;
+        return { kind: 'none', why: null };
+      });
+      void settled.then(() => {
+        asked.delete(id);
+        if (isLate) mark(id);
+        inTime.abort();
+      });
+      const said = await Promise.race([settled, late]);
+      if (said.kind === 'answer') return said;
+      if (said.kind === 'failed') {
+        if (!isOfOne(said.error)) throw said.error;
+        void sleep(times.brokenMs, signal).then(() => mark(id));
+      }
+    }
+    const why = unanswered.get(id);
+    return { kind: 'none', why: why === undefined ? null : `Docker does not describe container ${name}: ${why}` };
+  }
+
+  async function look(signal: AbortSignal): Promise<void> {
     const changed = dirty;
     dirty = new Set();
     try {
@@ -91,12 +144,20 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
           next.set(id, old);
           return;
         }
-        const answer = await source.inspect(id);
+        const said = await ask(id, name, signal);
+        if (said.kind !== 'answer') {
+          if (old !== undefined) next.set(id, old);
+          if (said.why !== null) bad.set(id, said.why);
+          return;
+        }
+        const { answer } = said;
         if (answer === null) return;
         const parsed = schema.safeParse(answer);
         if (parsed.success) next.set(id, parsed.data);
         else bad.set(id, `Docker's description of container ${name} can't be read: ${parseProblemOf(parsed.error)}`);
       });
+      const ids = new Set(listed.map(({ id }) => id));
+      for (const id of unanswered.keys()) if (!ids.has(id)) unanswered.delete(id);
       take(new Map([...next].toSorted(([a], [b]) => (a < b ? -1 : 1))), bad);
     } catch (error) {
       for (const id of changed === 'all' ? [null] : changed) mark(id);
@@ -152,7 +213,7 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
       await sleep(times.settleMs, signal);
       if (signal.aborted) return;
       // `look` has told why.
-      const isDone = await look().then(
+      const isDone = await look(signal).then(
         () => true,
         () => false,
       );
@@ -171,6 +232,18 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
       await Promise.all([listen(signal), work(signal), lookFully(signal)]);
     },
   };
+}
+
+type Said =
+  /** Null: the container is gone. */
+  | { readonly kind: 'answer'; readonly answer: unknown }
+  | { readonly kind: 'failed'; readonly error: unknown }
+  /** Null: it may just need longer. */
+  | { readonly kind: 'none'; readonly why: string | null };
+
+/** Docker is there, and can't describe this container (500: "RWLayer of container ... is unexpectedly nil"). */
+function isOfOne(error: unknown): boolean {
+  return error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number';
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -37,6 +37,8 @@ export type FakeDocker = DockerSource & {
   changed(id: string): void;
   /** From now on nothing is answered, and the events end. */
   away(isAway: boolean): void;
+  /** Is waited for before it describes a container. */
+  readonly beforeInspect: Map<string, () => Promise<void>>;
   readonly asked: { lists: number; inspections: number };
 };
 
@@ -44,6 +46,7 @@ export type FakeDocker = DockerSource & {
 export function createFakeDocker(): FakeDocker {
   const containers: FakeDocker['containers'] = new Map();
   const asked = { lists: 0, inspections: 0 };
+  const beforeInspect: FakeDocker['beforeInspect'] = new Map();
   let isAway = false;
   let queue: DockerEvent[] = [];
   let wake: () => void = () => {};
@@ -53,6 +56,7 @@ export function createFakeDocker(): FakeDocker {
   return {
     containers,
     asked,
+    beforeInspect,
     changed(id) {
       queue.push({ kind: 'changed', container: id, action: 'start', signal: null });
       wake();
@@ -78,6 +82,7 @@ export function createFakeDocker(): FakeDocker {
     async inspect(id) {
       asked.inspections += 1;
       assertThere();
+      await beforeInspect.get(id)?.();
       return containers.get(id) ?? null;
     },
     async *events(signal) {

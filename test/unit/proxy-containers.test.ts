@@ -104,7 +104,7 @@ describe('the watch on Docker', () => {
   let stop: AbortController;
   let running: Promise<void>;
   let changes = 0;
-  const times = { settleMs: 20, retryMs: 20, fullMs: 60_000 };
+  const times = { settleMs: 20, retryMs: 20, fullMs: 60_000, patienceMs: 50, brokenMs: 50 };
 
   beforeEach(() => {
     docker = createFakeDocker();
@@ -197,6 +197,39 @@ describe('the watch on Docker', () => {
     assert.match(watch.problem() ?? '', /container strange.*Status/);
     put('b', 'strange');
     await shows('web1', 'strange');
+    assert.equal(watch.problem(), null);
+  });
+
+  it('sees the others while Docker starts one, and says nothing of that until it has', async () => {
+    put('a', 'slow1');
+    put('b', 'web1');
+    start();
+    await shows('slow1', 'web1');
+    const started = Promise.withResolvers<void>();
+    docker.beforeInspect.set(idOf('a'), () => started.promise);
+    put('a', 'slow2');
+    put('b', 'web2');
+    await shows('slow1', 'web2');
+    put('b', 'web3');
+    await shows('slow1', 'web3');
+    assert.deepEqual([watch.isUp(), watch.problem()], [true, null]);
+    docker.beforeInspect.clear();
+    started.resolve();
+    await shows('slow2', 'web3');
+  });
+
+  it('sees the others where Docker can’t describe one, says so, and asks for that again', async () => {
+    put('a', 'broken');
+    put('b', 'web1');
+    docker.beforeInspect.set(idOf('a'), async () => {
+      throw Object.assign(new Error('RWLayer of container aaaa is unexpectedly nil'), { statusCode: 500 });
+    });
+    start();
+    await shows('web1');
+    assert.equal(watch.isUp(), true);
+    assert.match(watch.problem() ?? '', /container broken: RWLayer/);
+    docker.beforeInspect.clear();
+    await shows('broken', 'web1');
     assert.equal(watch.problem(), null);
   });
 
