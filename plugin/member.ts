@@ -57,7 +57,8 @@ export type MemberParts = {
 };
 
 const retryMs = 2_000;
-const renewalMs = 12 * 3600 * 1000;
+/** Nobody takes a certificate of a clock that was wrong: soon after it is right, there is to be another one. */
+const renewalMs = 600_000;
 const partialsMs = 3600 * 1000;
 
 export function createMember({ paths, version, api, log }: MemberParts): Member {

@@ -117,9 +117,13 @@ export function issueCertificate(authority: Authority, node: NodeSubject, key: s
   });
 }
 
-/** Less than a third of its time is left. */
+/**
+ * Less than a third of its time is left; or it is not valid yet: it was issued while the clock was ahead, as before the first answer of a
+ * time server, and no other node would take it for as long as that.
+ */
 export function needsRenewal(certificate: string, nowMs: number): boolean {
   const { validFromDate, validToDate } = new X509Certificate(certificate);
+  if (validFromDate.getTime() > nowMs) return true;
   return validToDate.getTime() - nowMs < (validToDate.getTime() - validFromDate.getTime()) / 3;
 }
 

@@ -3,8 +3,8 @@ import { issueCertificate, needsRenewal } from './ca.ts';
 import { saveCertificate } from './files.ts';
 
 /**
- * Gives the node a new certificate when less than a third of the old one's time is left, for the same key; null: nothing to do yet.
- * To be called once a day or so, and its answer given to the peer server and client.
+ * Gives the node a new certificate when less than a third of the old one's time is left, or it is of a clock that was ahead, for the same
+ * key; null: nothing to do yet. To be called every few minutes, and its answer given to the peer server and client.
  */
 export async function renewCertificate(
   folder: string,

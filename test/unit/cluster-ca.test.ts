@@ -126,4 +126,14 @@ describe('the files of a member', () => {
     assert.deepEqual(await loadIdentity(folder), renewed);
     assert.notEqual(fingerprintOf(renewed.certificate), fingerprintOf(identity.certificate));
   });
+
+  it('are renewed when a clock that was ahead has issued them', async () => {
+    await saveIdentity(folder, identity);
+    const ahead = await renewCertificate(folder, identity, nowMs + 1_000 * dayMs);
+    assert.ok(ahead !== null);
+    const renewed = await renewCertificate(folder, ahead, nowMs);
+    assert.ok(renewed !== null, 'it would be valid to nobody for years');
+    assert.ok(new X509Certificate(renewed.certificate).validFromDate.getTime() <= nowMs);
+    assert.equal(await renewCertificate(folder, renewed, nowMs), null);
+  });
 });
