@@ -24,6 +24,8 @@ export function obstaclesOf(inspected: InspectedWorkload, facts: ObstacleFacts):
     ...(HostConfig.Links ?? [])
       .map((link) => facts.nameOf(firstPart(link)))
       .filter((name) => !facts.isWorkload(name))
+      // As with the mounts.
+      .toSorted()
       .map((name) => `--link ${name}: flock does not look after that container`),
   ];
 }
@@ -54,8 +56,10 @@ const limits: readonly (readonly [string, (host: InspectedWorkload['HostConfig']
 const everywhere: ReadonlySet<string> = new Set(['/etc/localtime', '/etc/timezone']);
 const movable: ReadonlySet<string> = new Set(['bridge', 'overlay', 'host', 'null']);
 
+/** In one order: Docker has none, and what changed with each of its answers would be written to the store again and again. */
 function mountObstacles({ Mounts }: InspectedWorkload): readonly string[] {
-  return (Mounts ?? []).flatMap(({ Type, Name, Source, Destination, Driver, RW }) => {
+  const sorted = (Mounts ?? []).toSorted((a, b) => (a.Destination < b.Destination ? -1 : 1));
+  return sorted.flatMap(({ Type, Name, Source, Destination, Driver, RW }) => {
     if (Type === 'tmpfs' || isFlockDriver(Driver)) return [];
     if (Type === 'bind')
       return everywhere.has(Source) && !RW ? [] : [`-v ${Source}:${Destination}: the path is on this host only`];

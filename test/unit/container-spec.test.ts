@@ -221,6 +221,12 @@ describe('what is needed to make a container again', () => {
     assert.deepEqual(one, other);
     const workload = { ...one, volumes: [] } as unknown as WorkloadDoc;
     assert.equal(isOtherThan(workload, other), false, 'nobody has changed anything');
+    const mounts = ['/a', '/b', '/c'].map((path) => ({ Type: 'bind', Source: path, Destination: path, RW: true }));
+    const strange = facts();
+    const bound = describe_({ mounts, hostConfig: { Links: links } }, strange);
+    const again = describe_({ mounts: mounts.toReversed(), hostConfig: { Links: links.toReversed() } }, strange);
+    assert.equal(bound.obstacles.length, 6);
+    assert.deepEqual(bound, again, 'nothing is to be written to the store');
     const less = describe_({ hostConfig: { Links: links, Ulimits: ulimits.slice(1) } }, given);
     assert.equal(isOtherThan(workload, less), true);
   });
