@@ -14,6 +14,8 @@ export type RevivalFacts = {
   readonly policy: { readonly name: string; readonly retriesMax: number };
   /** How often Docker itself has restarted it since somebody started it. */
   readonly restartCount: number;
+  /** It has been seen `restarting` since it ended: Docker was about to start it again. */
+  readonly wasRestarting: boolean;
   /** A terminal or a pipe was its input: its end is the end of somebody's work. */
   readonly isOneOff: boolean;
   /** Swarm alone starts and replaces it. */
@@ -74,6 +76,9 @@ export function reviveOf(facts: RevivalFacts): Revival {
   // Whoever has stopped it wanted it started after that, and Docker could not.
   if (ending === 'signalled' && facts.error === '') return stopped('a person stopped it');
   if (facts.error !== '') return { kind: 'start', why: `Docker could not start it: ${facts.error}` };
+  // Docker tells nobody of `docker kill` of a container that is down and about to be restarted; nothing else keeps it from that.
+  if (ending === 'by-itself' && facts.wasRestarting)
+    return stopped('a person stopped it before Docker started it again');
   if (facts.isOneOff) return stopped('it has ended, and so has what it was attached to');
   const why = `it had ended by itself with code ${facts.exitCode}`;
   if (policy.name === '' || policy.name === 'no') {

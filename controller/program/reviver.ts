@@ -40,6 +40,8 @@ type Known = {
   readonly sinceMs: number;
   readonly attempts: number;
   readonly lastAttemptMs: number;
+  /** When that run of it began after which Docker was about to restart it (as Docker says it). */
+  readonly restartingAfter: string | null;
 };
 
 export function createReviver({ docker, endings, events, clock, log }: ReviverParts): Reviver {
@@ -48,7 +50,7 @@ export function createReviver({ docker, endings, events, clock, log }: ReviverPa
 
   function see(id: string, isUp: boolean): Known {
     const nowMs = clock.bootMs();
-    const before = known.get(id) ?? { isUp, sinceMs: nowMs, attempts: 0, lastAttemptMs: 0 };
+    const before = known.get(id) ?? { isUp, sinceMs: nowMs, attempts: 0, lastAttemptMs: 0, restartingAfter: null };
     const changed = before.isUp === isUp ? before : { ...before, isUp, sinceMs: nowMs };
     const isGood = isUp && nowMs - changed.sinceMs >= goodMs;
     const next = isGood ? { ...changed, attempts: 0 } : changed;
@@ -59,7 +61,9 @@ export function createReviver({ docker, endings, events, clock, log }: ReviverPa
   return {
     judge({ Id, State: state, Config, HostConfig, RestartCount }, { wanted, stoppedByFlockAtMs }) {
       const isUp = state.Status === 'running' || state.Status === 'paused';
-      const { sinceMs } = see(Id, isUp);
+      const seen = see(Id, isUp);
+      const { sinceMs } = seen;
+      if (state.Status === 'restarting') known.set(Id, { ...seen, restartingAfter: state.StartedAt });
       const stopSignal = Config['StopSignal'];
       // Unless somebody has started it since.
       const isOurs = stoppedByFlockAtMs !== undefined && !(Date.parse(state.StartedAt) > stoppedByFlockAtMs);
@@ -74,6 +78,7 @@ export function createReviver({ docker, endings, events, clock, log }: ReviverPa
           retriesMax: HostConfig.RestartPolicy?.MaximumRetryCount ?? 0,
         },
         restartCount: RestartCount,
+        wasRestarting: seen.restartingAfter === state.StartedAt,
         isOneOff: Config.AttachStdin,
         isSwarmTask: Object.hasOwn(Config.Labels ?? {}, swarmTaskLabel),
         ending: ending === 'unknown' && isOurs ? 'by-flock' : ending,
@@ -89,7 +94,7 @@ export function createReviver({ docker, endings, events, clock, log }: ReviverPa
       const before = known.get(id);
       const attempts = (before?.attempts ?? 0) + 1;
       const nowMs = clock.bootMs();
-      known.set(id, { isUp: false, sinceMs: nowMs, ...before, attempts, lastAttemptMs: nowMs });
+      known.set(id, { isUp: false, sinceMs: nowMs, restartingAfter: null, ...before, attempts, lastAttemptMs: nowMs });
       try {
         await docker.start(id);
       } catch (error) {

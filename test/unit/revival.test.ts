@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { FlockError } from '../../controller/model/errors.ts';
 import { backoffMs, type RevivalFacts, reviveOf } from '../../controller/model/revival.ts';
+import type { WorkloadDoc } from '../../controller/model/workload.ts';
 import { createEndings } from '../../controller/program/endings.ts';
+import { createReviver } from '../../controller/program/reviver.ts';
+import { inspected } from '../support/inspected.ts';
+import { silent } from '../support/proxy-fakes.ts';
 
 const unanswered = new Promise<never>(() => {});
 
@@ -12,6 +16,7 @@ const base: RevivalFacts = {
   error: '',
   policy: { name: 'no', retriesMax: 0 },
   restartCount: 0,
+  wasRestarting: false,
   isOneOff: false,
   isSwarmTask: false,
   ending: 'by-itself',
@@ -60,6 +65,13 @@ describe('a container that does not run', () => {
     }
     assert.equal(kindOf({ ...onFailure(5), restartCount: 5 }), 'stopped', 'as often as it was allowed');
     assert.equal(kindOf({ ...onFailure(0), restartCount: 5 }), 'start');
+  });
+
+  it('stays down when a person killed it before Docker had restarted it, of which there is no event', () => {
+    for (const policy of [always, unlessStopped, onFailure(0)]) {
+      assert.equal(kindOf({ ...policy, wasRestarting: true }), 'stopped');
+      assert.equal(kindOf({ ...policy, wasRestarting: true, error: 'mounting failed' }), 'start', 'Docker has tried');
+    }
   });
 
   it('is started again when Docker could not start it', () => {
@@ -227,5 +239,45 @@ describe('why a container has ended', () => {
     nowMs = 3_600_000;
     tell(endings, 'die');
     assert.equal(endings.of('a', null), 'by-itself');
+  });
+});
+
+describe('what is done about a container that Docker was about to restart', () => {
+  const first = '2026-01-01T00:00:01.1Z';
+  const second = '2026-01-01T00:00:09.1Z';
+  let nowMs = 0;
+  const judging = () => {
+    nowMs = 0;
+    const endings = createEndings(() => nowMs);
+    const reviver = createReviver({
+      docker: { start: async () => undefined },
+      events: { tell: () => undefined },
+      clock: { bootMs: () => nowMs },
+      ...{ endings, log: silent },
+    });
+    const judge = (Status: string, StartedAt: string) => {
+      nowMs += 10_000;
+      const container = inspected({ state: { Status, StartedAt, ExitCode: 1 } });
+      return { id: container.Id, revival: reviver.judge(container, { wanted: 'running' } as WorkloadDoc) };
+    };
+    const { id } = judge('running', first);
+    const tell = (action: string) => endings.take({ container: id, action, signal: null });
+    return { judge, tell };
+  };
+
+  it('is nothing when a person has killed it meanwhile', () => {
+    const { judge, tell } = judging();
+    tell('die');
+    assert.equal(judge('restarting', first).revival.kind, 'none');
+    assert.partialDeepStrictEqual(judge('exited', first).revival, { kind: 'wanted', wanted: 'stopped' });
+  });
+
+  it('is a start when it was restarted, and has ended once more', () => {
+    const { judge, tell } = judging();
+    tell('die');
+    judge('restarting', first);
+    tell('start');
+    tell('die');
+    assert.equal(judge('exited', second).revival.kind, 'start');
   });
 });
