@@ -110,4 +110,15 @@ async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
+/** As a shell tells of a program that was ended by SIGPIPE, which Node ignores. */
+const pipeClosedStatus = 141;
+
+// Whoever reads it has seen enough, as `head` and `grep -m1` have: nobody is left to be told anything.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(pipeClosedStatus);
+});
+// What is to be done is done all the same.
+process.stderr.on('error', () => undefined);
+
 process.exitCode = await main(process.argv);
