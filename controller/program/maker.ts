@@ -89,13 +89,18 @@ export function createMaker(docker: MakerDocker, net: Pick<HostNet, 'subnets'>):
       if (made === null) {
         const body = createBodyOf(spec, { workload: id, image: await imageOf(spec, name) });
         made = await docker.create(name, body).catch((error: unknown) => {
-          throw hasCode(error, 'docker-failed') && error.facts['status'] === 409 ? nameTaken(name, error) : error;
+          throw hasCode(error, 'docker-failed') && isNameTaken(error) ? nameTaken(name, error) : error;
         });
       }
       for (const [network, endpoint] of Object.entries(spec.networks)) await docker.connect(network, made, endpoint);
       return made;
     },
   };
+}
+
+/** 409 says Docker, too, of a volume that has a volume's name here and another driver: then its own words are better. */
+function isNameTaken({ facts, message }: FlockError): boolean {
+  return facts['status'] === 409 && !/volume name/.test(message);
 }
 
 function nameTaken(name: string, cause: FlockError): FlockError {

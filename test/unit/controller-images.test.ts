@@ -244,6 +244,15 @@ describe('a container that is made', () => {
     );
   });
 
+  it('whose volume has the name of another driver’s one is told so by Docker itself', async () => {
+    const words =
+      "making container web: Docker says: driver 'local' already has volume 'db': volume name must be unique";
+    docker.create = async () => {
+      throw new FlockError('docker-failed', words, { status: 409 });
+    };
+    await fails(createMaker(docker, quietNet).make(web), 'docker-failed', /driver 'local' already has volume/);
+  });
+
   it('takes the name of one that is to be put away', async () => {
     const old = docker.run('web', { mounts: [] });
     const moved = { ...web, former: [{ node: n2, containerId: old, why: 'moved' as const }] };
