@@ -33,6 +33,8 @@ export type ReviverParts = {
 
 /** A start that lasted so long was a good one. */
 const goodMs = 10_000;
+/** What crashes each minute is told no more often: the log keeps a thousand events, of all nodes and kinds. */
+const toldMs = 600_000;
 
 type Known = {
   /** Since when it runs or does not, as far as this program has seen it (boot clock). */
@@ -47,6 +49,21 @@ type Known = {
 export function createReviver({ docker, endings, events, clock, log }: ReviverParts): Reviver {
   const known = new Map<string, Known>();
   let count = 0;
+  /** What people were told last of a container, and how often it was started since. */
+  const told = new Map<string, { readonly atMs: number; readonly since: number }>();
+
+  function tell(id: string, name: string, text: string): void {
+    const before = told.get(id);
+    const nowMs = clock.bootMs();
+    if (before !== undefined && nowMs - before.atMs < toldMs) {
+      told.set(id, { ...before, since: before.since + 1 });
+      return;
+    }
+    told.set(id, { atMs: nowMs, since: 0 });
+    const more =
+      before === undefined || before.since === 0 ? '' : ` (${before.since} times more since that was told last)`;
+    events.tell('revived', name, `${text}${more}`);
+  }
 
   function see(id: string, isUp: boolean): Known {
     const nowMs = clock.bootMs();
@@ -110,10 +127,11 @@ export function createReviver({ docker, endings, events, clock, log }: ReviverPa
       }
       count += 1;
       log.info({ event: 'workload.started', name: doc.name, attempts, reason: why }, 'started');
-      if (attempts === 1) events.tell('revived', doc.name, `started: ${why}`);
+      if (attempts === 1) tell(id, doc.name, `started: ${why}`);
     },
     keep(ids) {
       for (const id of known.keys()) if (!ids.has(id)) known.delete(id);
+      for (const id of told.keys()) if (!ids.has(id)) told.delete(id);
     },
     count: () => count,
   };

@@ -281,3 +281,28 @@ describe('what is done about a container that Docker was about to restart', () =
     assert.equal(judge('exited', second).revival.kind, 'start');
   });
 });
+
+describe('what is told of a container that crashes again and again', () => {
+  it('is one event in ten minutes, with how often it was', async () => {
+    let nowMs = 0;
+    const texts: string[] = [];
+    const reviver = createReviver({
+      docker: { start: async () => undefined },
+      events: { tell: (_kind, _subject, text) => void texts.push(text) },
+      clock: { bootMs: () => nowMs },
+      ...{ endings: createEndings(() => nowMs), log: silent },
+    });
+    const doc = { name: 'web', wanted: 'running' } as WorkloadDoc;
+    for (; nowMs <= 600_000; nowMs += 20_000) {
+      const container = inspected({ state: { Status: 'running' } });
+      reviver.judge(container, doc);
+      nowMs += 10_000;
+      reviver.judge(container, doc);
+      await reviver.start(doc, container.Id, 'it had ended by itself with code 1');
+    }
+    assert.deepEqual(texts, [
+      'started: it had ended by itself with code 1',
+      'started: it had ended by itself with code 1 (19 times more since that was told last)',
+    ]);
+  });
+});
