@@ -58,6 +58,8 @@ export type DockerTimes = {
   readonly fullMs: number;
   /** A look waits no longer for what Docker says of one container; the answer leads to the next look. */
   readonly patienceMs: number;
+  /** The same of the first look, before which nothing is known: what is not in it would be taken for gone. Shorter than the call itself. */
+  readonly firstPatienceMs: number;
   /** After a container that Docker could not describe. */
   readonly brokenMs: number;
 };
@@ -67,6 +69,7 @@ export const dockerTimes: DockerTimes = {
   retryMs: 1_000,
   fullMs: 60_000,
   patienceMs: 1_000,
+  firstPatienceMs: 5_000,
   brokenMs: 10_000,
 };
 const inspectionsMax = 4;
@@ -110,7 +113,8 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
           return { kind: 'failed', error };
         },
       );
-      const late = sleep(times.patienceMs, AbortSignal.any([signal, inTime.signal])).then((): Said => {
+      const patienceMs = known === null ? times.firstPatienceMs : times.patienceMs;
+      const late = sleep(patienceMs, AbortSignal.any([signal, inTime.signal])).then((): Said => {
         isLate = true;
         return { kind: 'none', why: null };
       });

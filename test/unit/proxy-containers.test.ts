@@ -104,7 +104,7 @@ describe('the watch on Docker', () => {
   let stop: AbortController;
   let running: Promise<void>;
   let changes = 0;
-  const times = { settleMs: 20, retryMs: 20, fullMs: 60_000, patienceMs: 50, brokenMs: 50 };
+  const times = { settleMs: 20, retryMs: 20, fullMs: 60_000, patienceMs: 50, firstPatienceMs: 500, brokenMs: 50 };
 
   beforeEach(() => {
     docker = createFakeDocker();
@@ -216,6 +216,17 @@ describe('the watch on Docker', () => {
     docker.beforeInspect.clear();
     started.resolve();
     await shows('slow2', 'web3');
+  });
+
+  it('waits longer for the first word of a container', async () => {
+    put('a', 'slow');
+    put('b', 'web');
+    docker.beforeInspect.set(idOf('a'), () => sleep(4 * times.patienceMs));
+    start();
+    await until('it has looked', 2_000, () => watch.containers() ?? undefined);
+    assert.deepEqual(names(), ['slow', 'web']);
+    stop.abort();
+    await running;
   });
 
   it('sees the others where Docker can’t describe one, says so, and asks for that again', async () => {
