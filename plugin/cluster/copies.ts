@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import type { Reached, VolumeDoc } from '../../controller/model/cluster.ts';
-import { FlockError } from '../../controller/model/errors.ts';
+import { FlockError, messageOf } from '../../controller/model/errors.ts';
 import {
   type DatasetId,
   internalSnapshotPrefix,
@@ -87,6 +87,28 @@ const ownerTag = parseHoldTag('flock.owner');
 /** What its owner has looked at or sent so shortly ago is wanted, whatever the document says: the last step of a handoff takes far less. */
 const wantedMs = 30_000;
 
+/**
+ * Gives a dataset that was a copy the size that its volume has by now. false: it has the one of its record still, which is no reason
+ * to keep it from following, or from being the volume.
+ */
+export async function adaptSize(
+  { storage, log }: Pick<CopiesParts, 'storage' | 'log'>,
+  record: VolumeRecord,
+  { sizeBytes }: VolumeRecord['options'],
+): Promise<boolean> {
+  if (sizeBytes === record.options.sizeBytes) return true;
+  try {
+    await storage.resize(record.id, sizeBytes);
+    return true;
+  } catch (error) {
+    log.warn(
+      { event: 'copy.not-resized', volume: record.name, dataset: record.id, reason: messageOf(error) },
+      'a copy has not the size of its volume',
+    );
+    return false;
+  }
+}
+
 function isReplica(record: VolumeRecord): record is Replica {
   return record.phase.kind === 'replica';
 }
@@ -127,7 +149,6 @@ export function createCopies(parts: CopiesParts): Copies {
     const admitted: Replica = {
       ...record,
       name: volume.doc.name,
-      options: volume.doc.options,
       epoch,
       phase: { ...record.phase, owner: peer },
     };
@@ -160,6 +181,19 @@ export function createCopies(parts: CopiesParts): Copies {
     if (!(await storage.exists(id))) return;
     for (const { name, holds } of (await storage.snapshots(id)).slice(0, -1))
       for (const tag of holds) if (tag.startsWith(internalSnapshotPrefix)) await storage.release(id, name, tag);
+  }
+
+  /**
+   * The options of a copy's record are those that its dataset has, so they change with it. A pool that checks the size (OpenZFS) refuses
+   * what is larger, so a larger one comes before the data; a smaller one that does not fit yet waits for what comes.
+   */
+  async function follow(record: Replica, { options }: VolumeDoc, isNew: boolean): Promise<Replica> {
+    if (JSON.stringify(options) === JSON.stringify(record.options)) return record;
+    const isSized = isNew || (await adaptSize(parts, record, options));
+    const { sizeBytes } = isSized ? options : record.options;
+    const following: Replica = { ...record, options: { ...options, sizeBytes } };
+    state.commit({ put: [following] });
+    return following;
   }
 
   function newRecord(peer: NodeName, doc: VolumeDoc): Replica {
@@ -209,7 +243,7 @@ export function createCopies(parts: CopiesParts): Copies {
       alone(transfer.doc.id, 'receiving', signal, async () => {
         const { doc, to, from, toIdentity } = transfer;
         const admitted = await admit(peer, { id: doc.id, epoch: doc.epoch });
-        const record = admitted ?? newRecord(peer, doc);
+        const record = admitted === null ? newRecord(peer, doc) : await follow(admitted, doc, from === null);
         const { mode: _mode, uid: _uid, gid: _gid, stamp: _stamp, ...options } = datasetOptions(record, storage.kind);
         const stamp = encodeStamp(record, stampBytesMax);
         const request = { id: doc.id, to, from, stamp, options, resumable: true };

@@ -7,7 +7,7 @@ import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import type { Storage } from '../storage/storage.ts';
-import type { Copies } from './copies.ts';
+import { adaptSize, type Copies } from './copies.ts';
 import type { Directory, SeenVolume } from './directory.ts';
 import { eachOf } from './each-of.ts';
 import type { Lease } from './lease.ts';
@@ -249,9 +249,12 @@ export function createDuties(parts: DutyParts): Duties {
       epoch: doc.epoch,
       phase: { kind: 'ready' },
     };
-    await copies.settle(record.id, () => {
+    await copies.settle(record.id, async () => {
       // A stream of a newer owner may have been admitted while this waited for its turn.
-      if ((state.byId(record.id)?.epoch ?? 0) <= doc.epoch) commit(promoted, 'promoted');
+      const isOvertaken = () => (state.byId(record.id)?.epoch ?? 0) > doc.epoch;
+      // It may have been resized after the last stream.
+      if (!isOvertaken()) await adaptSize(parts, state.byId(record.id) ?? record, doc.options);
+      if (!isOvertaken()) commit(promoted, 'promoted');
     });
     const latest = state.byId(record.id) ?? promoted;
     if (latest.epoch > doc.epoch) return latest;

@@ -1,9 +1,9 @@
 import type { Logger } from 'pino';
-import { messageOf } from '../../controller/model/errors.ts';
+import { hasCode, messageOf } from '../../controller/model/errors.ts';
 import { type DatasetId, datasetIdFor, type SnapshotName } from '../../controller/model/names.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { State } from '../state.ts';
-import type { Storage } from '../storage/storage.ts';
+import type { DatasetOptions, Storage } from '../storage/storage.ts';
 import { datasetOptions } from '../volumes/context.ts';
 import type { Clock, Tell } from './ports.ts';
 
@@ -35,14 +35,26 @@ export type StashingParts = {
 };
 
 export function createStashing({ storage, state, clock, stashMs, destroy, tell, log }: StashingParts): Stashing {
-  /** The dataset `aside` is there, and the copy is as it was at `common`. */
-  async function setAside(id: DatasetId, aside: VolumeRecord, common: SnapshotName | null): Promise<void> {
+  /** The dataset `aside` is there, and the copy is as it was at `common`. false: what was made anew for that has no limit. */
+  async function setAside(id: DatasetId, aside: VolumeRecord, common: SnapshotName | null): Promise<boolean> {
     const options = { ...datasetOptions(aside, storage.kind), mode: null, uid: null, gid: null };
     await storage.unmount(id);
     await storage.abandonReceive(id);
-    if (common !== null) await storage.rollback(id, common, aside.id, options);
+    try {
+      await part(id, aside.id, common, options);
+      return true;
+    } catch (error) {
+      // The volume was made smaller since, or was full: it may hold a little more than its size. The copy would never follow again.
+      if (!hasCode(error, 'quota-below-usage')) throw error;
+      await part(id, aside.id, common, { ...options, quotaBytes: null });
+      return false;
+    }
+  }
+
+  async function part(id: DatasetId, aside: DatasetId, common: SnapshotName | null, options: DatasetOptions) {
+    if (common !== null) await storage.rollback(id, common, aside, options);
     else if (await storage.exists(id)) {
-      await storage.clone({ id, snapshot: null }, aside.id, options);
+      await storage.clone({ id, snapshot: null }, aside, options);
       await storage.destroy(id);
     }
   }
@@ -59,8 +71,10 @@ export function createStashing({ storage, state, clock, stashMs, destroy, tell, 
         ? { kind: 'destroying' }
         : { kind: 'stashed', of: record.id, stashedAtMs: nowMs, expiresAtMs: nowMs + stashMs(), common },
     };
-    await setAside(record.id, taken, common);
-    const done: Replica = { ...record, phase: { ...record.phase, stashing: null } };
+    const isLimited = await setAside(record.id, taken, common);
+    // As the dataset is: the next stream, or whatever makes it the volume, gives it the size that the volume has.
+    const options = isLimited ? record.options : { ...record.options, sizeBytes: null };
+    const done: Replica = { ...record, options, phase: { ...record.phase, stashing: null } };
     state.commit({ put: [taken, done] });
     const facts = { volume: record.name, dataset: record.id, common };
     if (isCovered) {

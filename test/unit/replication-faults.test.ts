@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { FlockError } from '../../controller/model/errors.ts';
-import { parseVolumeName } from '../../controller/model/names.ts';
+import { parseSnapshotName, parseVolumeName } from '../../controller/model/names.ts';
+import type { VolumeRecord } from '../../controller/model/volume.ts';
+import { resizeVolume } from '../../plugin/volumes/change.ts';
 import { never } from '../support/plugin-context.ts';
 import { type SmallCluster, startSmallCluster } from '../support/small-cluster.ts';
 import { until } from '../support/until.ts';
@@ -57,5 +59,70 @@ describe('replication of a volume', () => {
     );
     const head = before.at(-1)?.identity ?? null;
     assert.equal((await n2.agent.answers['rewind-copy'](n1.name, { ...ask, head }, never)).snapshots, null);
+  });
+
+  it('gives a volume the size that it has by now wherever it becomes the volume', async function () {
+    this.timeout(2 * waitMs);
+    const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
+    await n1.create('data', { replicas: '1', size: '1M' });
+    const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
+    await until('there is a copy', waitMs, () => (n1.agent.copies(id)[0]?.state === 'in-sync' ? true : undefined));
+    await resizeVolume(n1.context, 'data', 4 * 1024 ** 2, never);
+    const large = 'x'.repeat(2 * 1024 ** 2);
+    const end = await n2.use('data');
+    await n2.write('data', large);
+    assert.equal(await n2.read('data'), large);
+    await end();
+    assert.equal((await n2.storage.list())[0]?.quotaBytes, 4 * 1024 ** 2);
+  });
+
+  it('makes room in a copy for what its owner got room for', async function () {
+    this.timeout(2 * waitMs);
+    const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
+    await n1.create('data', { replicas: '1', size: '1M' });
+    const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
+    const inSync = () => (n1.agent.copies(id)[0]?.state === 'in-sync' ? true : undefined);
+    await until('there is a copy', waitMs, inSync);
+    const end = await n1.use('data');
+    await resizeVolume(n1.context, 'data', 4 * 1024 ** 2, never);
+    await n1.write('data', 'x'.repeat(2 * 1024 ** 2));
+    await until('the copy has that size, too', waitMs, async () =>
+      (await n2.storage.list())[0]?.quotaBytes === 4 * 1024 ** 2 ? true : undefined,
+    );
+    await end();
+  });
+
+  it('lets a copy go back to what was larger than the volume may be by now', async function () {
+    this.timeout(2 * waitMs);
+    const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
+    await n1.create('data', { replicas: '1', size: '4M' });
+    const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
+    const end = await n1.use('data');
+    await n1.write('data', 'x'.repeat(2 * 1024 ** 2));
+    await until('the copy has it', waitMs, async () =>
+      (await n2.storage.list().catch(() => []))[0]?.usedBytes === 2 * 1024 ** 2 ? true : undefined,
+    );
+    await end();
+    // The last that both have is as large as that.
+    const common = (await n1.storage.snapshots(id)).at(-1)?.identity;
+    await until('the copy has the same', waitMs, async () =>
+      (await n2.storage.snapshots(id)).at(-1)?.identity === common ? true : undefined,
+    );
+    // As if that node had been the owner, and somebody had made it smaller there.
+    await n2.storage.content.write(id, 'file', 'own');
+    await n2.storage.snapshot(id, parseSnapshotName('own'));
+    await n2.storage.resize(id, 1024 ** 2);
+    const record = n2.context.state.byId(id) as VolumeRecord;
+    n2.context.state.commit({ put: [{ ...record, options: { ...record.options, sizeBytes: 1024 ** 2 } }] });
+    const again = await n1.use('data');
+    await n1.write('data', 'small');
+    await resizeVolume(n1.context, 'data', 1024 ** 2, never);
+    await until('the copy follows again', waitMs, async () =>
+      (await n2.storage.content.read(id, 'file'))?.toString() === 'small' ? true : undefined,
+    );
+    await again();
+    const end2 = await n2.use('data');
+    assert.equal((await n2.storage.list()).find((one) => one.id === id)?.quotaBytes, 1024 ** 2);
+    await end2();
   });
 });
