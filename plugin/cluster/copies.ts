@@ -53,6 +53,8 @@ export type Copies = {
     options: { readonly hasUnsent: boolean },
     signal: AbortSignal,
   ): Promise<void>;
+  /** What was to be set aside and was cut off, which the copy may be missing for until then: its owner may never ask for it again. */
+  finish(id: DatasetId, signal: AbortSignal): Promise<void>;
   /** What is here of a volume, as a copy or as its owner's. */
   list(id: DatasetId): Promise<CopyState>;
   /**
@@ -272,6 +274,12 @@ export function createCopies(parts: CopiesParts): Copies {
         }
         state.setUses(record.id, []);
         state.commit({ put: [{ ...record, phase: { kind: 'replica', owner, stashing: null } }] });
+      }),
+
+    finish: (id, signal) =>
+      alone(id, 'setting aside', signal, async () => {
+        const found = state.byId(id);
+        if (found !== undefined && isReplica(found)) await stashing.finish(found);
       }),
 
     list: (id) => stateOf(id, state.byId(id)?.epoch ?? 0),

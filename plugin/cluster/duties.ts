@@ -112,7 +112,7 @@ export function createDuties(parts: DutyParts): Duties {
       )
         proofs.locked(id, session, Number.NEGATIVE_INFINITY);
       const { kind } = dutyNow(volume, record);
-      if (kind !== 'none') due.push(id);
+      if (kind !== 'none' || isCutOff(record)) due.push(id);
       if (kind !== 'discard') orphans.forget(id);
     }
     // After a session was lost a thousand volumes want to be locked again.
@@ -141,6 +141,7 @@ export function createDuties(parts: DutyParts): Duties {
   }
 
   async function settle(id: DatasetId, signal: AbortSignal, may = (_duty: Duty) => true): Promise<void> {
+    if (isCutOff(state.byId(id) ?? null)) await copies.finish(id, signal);
     const volume = await directory.look(id);
     const record = state.byId(id) ?? null;
     const duty = dutyNow(volume, record);
@@ -301,3 +302,8 @@ export function createDuties(parts: DutyParts): Duties {
 }
 
 const workersMax = 4;
+
+/** What a copy has beside its owner's history was being set aside. */
+function isCutOff(record: VolumeRecord | null): boolean {
+  return record?.phase.kind === 'replica' && record.phase.stashing !== null;
+}

@@ -22,7 +22,7 @@ export type Succession = {
 export type SuccessionParts = Omit<CandidateParts, 'own'> &
   Omit<TakeoverParts, 'candidates'> &
   Omit<FailoverParts, 'candidates' | 'takeover'> & {
-    readonly copies: Pick<Copies, 'list' | 'settle'>;
+    readonly copies: Pick<Copies, 'list' | 'settle' | 'finish'>;
     readonly replicator: Replicator;
     readonly volumes: () => readonly Replicated[];
   };

@@ -30,7 +30,7 @@ export type TakeoverParts = {
   readonly storage: Storage;
   readonly state: State;
   readonly locks: Locks;
-  readonly copies: Pick<Copies, 'settle'>;
+  readonly copies: Pick<Copies, 'settle' | 'finish'>;
   readonly clock: Clock;
   readonly directory: Directory;
   readonly transitions: Transitions;
@@ -68,7 +68,7 @@ export function createTakeover(parts: TakeoverParts): Takeover {
   /** Under the lock of the name, with a fresh look. */
   async function attempt(seen: SeenVolume, why: Why, signal: AbortSignal): Promise<Attempt> {
     const { doc } = seen;
-    const record = await copyHere(seen);
+    const record = await copyHere(seen, signal);
     let known: Answered = await candidates.ask(doc.id, [node], signal);
     const first = candidates.decide(seen, why, known);
     if (first.kind === 'ask') known = new Map([...known, ...(await candidates.ask(doc.id, first.nodes, signal))]);
@@ -117,7 +117,9 @@ export function createTakeover(parts: TakeoverParts): Takeover {
   }
 
   /** The record of the copy. Throws `no-place` where there is none that could be taken. */
-  async function copyHere({ doc }: SeenVolume): Promise<VolumeRecord> {
+  async function copyHere({ doc }: SeenVolume, signal: AbortSignal): Promise<VolumeRecord> {
+    // In the middle of that the dataset may be missing, and its snapshots be elsewhere.
+    await copies.finish(doc.id, signal);
     const record = state.byId(doc.id);
     if (record?.phase.kind !== 'replica' || !doc.replicas.includes(node))
       throw new FlockError(

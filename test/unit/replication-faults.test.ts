@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { FlockError } from '../../controller/model/errors.ts';
-import { parseSnapshotName, parseVolumeName } from '../../controller/model/names.ts';
+import { datasetIdFor, parseSnapshotName, parseVolumeName, type SnapshotName } from '../../controller/model/names.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import { resizeVolume } from '../../plugin/volumes/change.ts';
 import { never } from '../support/plugin-context.ts';
@@ -124,5 +124,25 @@ describe('replication of a volume', () => {
     const end2 = await n2.use('data');
     assert.equal((await n2.storage.list()).find((one) => one.id === id)?.quotaBytes, 1024 ** 2);
     await end2();
+  });
+
+  it('leaves no copy in the middle of going back when its owner is gone', async function () {
+    this.timeout(2 * waitMs);
+    const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
+    await n1.create('data', { replicas: '1' });
+    const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
+    await until('there is a copy', waitMs, () => (n1.agent.copies(id)[0]?.state === 'in-sync' ? true : undefined));
+    const { state } = n2.context;
+    const common = (await n2.storage.snapshots(id)).at(-1)?.name as SnapshotName;
+    // As after a crash between the two steps of a rollback on btrfs or zfs: the dataset has the other name, and its snapshots, too.
+    const stashing = { aside: datasetIdFor(parseVolumeName('data'), 'deadbeef'), common, isCovered: false };
+    const isHalf = () => (state.byId(id)?.phase as { stashing?: unknown } | undefined)?.stashing != null;
+    const { exists } = n2.storage;
+    n2.storage.exists = async (which) => (which !== id || !isHalf()) && (await exists(which));
+    cluster.cutOff('n1');
+    const record = state.byId(id) as VolumeRecord;
+    state.commit({ put: [{ ...record, phase: { kind: 'replica', owner: n1.name, stashing } }] });
+    await until('n2 owns it', waitMs, () => (state.byId(id)?.phase.kind === 'ready' ? true : undefined));
+    assert.equal(state.byId(stashing.aside)?.phase.kind, 'stashed');
   });
 });
