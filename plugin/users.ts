@@ -28,8 +28,8 @@ export function createUsers(ownFolders: readonly string[]): Users {
 
   /** Without those that share the mount table of the host or of the plugin: one of them at work on a volume would take all along. */
   async function findContained(ids: readonly DatasetId[]): Promise<readonly Found[]> {
-    const shared = await Promise.all(['1', 'self'].map((name) => mountInfoOf(name)));
-    return (await find(ids)).filter(({ mountInfo }) => !shared.includes(mountInfo));
+    const shared = (await Promise.all(['1', 'self'].map((name) => mountInfoOf(name)))).map(rootMountOf);
+    return (await find(ids)).filter(({ mountInfo }) => !shared.includes(rootMountOf(mountInfo)));
   }
 
   async function signalAll(ids: readonly DatasetId[], signal: 'SIGSTOP' | 'SIGKILL'): Promise<readonly Found[]> {
@@ -96,6 +96,17 @@ export function usedIn(
   const table = parseMountInfo(mountInfo);
   return ids.filter((id) => table.some((entry) => shows(entry, id) && !isOwnMount(table, entry, id, ownPlaces)));
 }
+
+/**
+ * Tells whose mount table it is: of all that are there, only those of the same mount namespace have a root with this id. Not the whole text,
+ * which is another as soon as anything is mounted between two looks: all processes of the host would be taken for a container's. Pure.
+ */
+export function rootMountOf(mountInfo: string): string {
+  const root = mountInfo.split('\n').findLast((line) => line.split(' ', mountPointField + 1)[mountPointField] === '/');
+  return root?.split(' ', 1)[0] ?? mountInfo;
+}
+
+const mountPointField = 4;
 
 /** Empty where the process has ended meanwhile. */
 async function mountInfoOf(process: string): Promise<string> {
