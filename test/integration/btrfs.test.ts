@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { access, mkdir, rename, stat, symlink, truncate, writeFile } from 'node:fs/promises';
+import { access, mkdir, open, readdir, readFile, rename, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createCommands } from '../../plugin/exec.ts';
 import { mountedAt, readMountTable } from '../../plugin/mount-table.ts';
@@ -295,5 +295,42 @@ describe('a btrfs pool', function () {
     await storage.unmount(id);
     await storage.destroy(id);
     assert.deepEqual(await storage.list(), []);
+  });
+
+  it('keeps subvolumes that a container has made, which no snapshot has, when a stream replaces them', async () => {
+    const other = await openBtrfsPool();
+    const none = new AbortController().signal;
+    const id = newId();
+    const [one, two] = [snap('one'), snap('two')];
+    const stream = join(other.folder, 'stream');
+    async function pass(from: BtrfsPool, to: BtrfsPool, name: typeof one, base: typeof one | null) {
+      await using sink = await open(stream, 'w');
+      await from.storage.send({ id, to: name, from: base }, sink.fd, none);
+      await using source = await open(stream, 'r');
+      await to.storage.receive({ id, to: name, from: base, stamp: 'test' }, source.fd, none);
+    }
+    try {
+      for (const { storage } of [pool, other]) await storage.makePool(size);
+      await pool.storage.create(id, options());
+      const nested = join(await pool.storage.mount(id), 'nested');
+      await command('btrfs', 'subvolume', 'create', nested);
+      await writeFile(join(nested, 'only'), 'here');
+      await pool.storage.unmount(id);
+      await pool.storage.snapshot(id, one);
+      // As when the volume goes to another node, which writes.
+      await pass(pool, other, one, null);
+      await writeFile(join(await other.storage.mount(id), 'more'), 'there');
+      await other.storage.unmount(id);
+      await other.storage.snapshot(id, two);
+      await pass(other, pool, two, one);
+      const kept = join(pool.config.topMount, 'kept');
+      const [name = ''] = await readdir(kept);
+      assert.equal(await readFile(join(kept, name, 'nested', 'only'), 'utf8'), 'here');
+      await pool.storage.close();
+      assert.equal((await pool.storage.list()).length, 1);
+      assert.deepEqual(await readdir(join(pool.config.topMount, 'incoming')), []);
+    } finally {
+      await other.dispose();
+    }
   });
 });

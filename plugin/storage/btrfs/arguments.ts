@@ -11,6 +11,7 @@ import type { DatasetId, HoldTag, SnapshotName } from '../../../controller/model
  *     meta/ID                 stamp, as the target of a symbolic link
  *     meta/ID+made            likewise: which state of the live subvolume is that of the snapshot it was made from, see pristine.ts
  *     incoming/ID.WHAT        work in progress, swept when the pool is opened
+ *     kept/ID.NUMBER          live content that a stream has replaced, with subvolumes in it that are nowhere else; for people
  *
  * The plain directory is there because a read-only subvolume can't be renamed into another directory (EROFS: `..` would change).
  */
@@ -27,6 +28,7 @@ export function layoutBelow(top: string) {
     top,
     volumes: join(top, 'volumes'),
     incoming: join(top, 'incoming'),
+    kept: join(top, 'kept'),
     live: (id: DatasetId) => join(top, 'volumes', id),
     snapshotsOf: (id: DatasetId) => join(top, 'snapshots', id),
     snapshotFolder,

@@ -72,7 +72,7 @@ export async function receiveSnapshot(
     await receiveSteps.showLive(host, request);
     await receiveSteps.addSnapshot(host, request);
   }
-  await host.discard(host.layout.work(id, 'old'));
+  await discardOld(host, id);
   await host.sync();
 }
 
@@ -158,6 +158,23 @@ async function verify(host: Host, work: string, { id, to, from }: ReceiveRequest
 }
 
 /**
+ * Subvolumes that a container has made in its volume are in no snapshot and no stream. So what was replaced holds all that there is of
+ * them, and can't be deleted as a whole either: it is kept where nothing looks at it, or neither this copy nor, as `incoming` is swept then,
+ * the pool would be usable any more.
+ */
+async function discardOld(host: Host, id: DatasetId): Promise<void> {
+  const old = host.layout.work(id, 'old');
+  try {
+    await host.discard(old);
+  } catch (error) {
+    const below = `incoming/${id}.old/`;
+    if (!(await host.subvolumes()).some(({ path }) => path.startsWith(below))) throw error;
+    await makeFolder(host.layout.kept);
+    await rename(old, join(host.layout.kept, `${id}.${(await host.show(old)).id}`));
+  }
+}
+
+/**
  * After a crash in the middle of an exchange of live subvolumes the old one comes back, also when the new one is shown already but its
  * snapshot is not: live content belongs to the newest snapshot. Not if somebody has written to the new one.
  */
@@ -169,7 +186,7 @@ async function restoreReplaced(host: Host, id: DatasetId): Promise<void> {
   if (await host.isLive(id)) {
     await host.sync();
     const isSpare = names.includes(`${id}.receive`) && (await isAsMade(host, id, await host.show(live)));
-    if (!isSpare || (await findMount(host, id)) !== null) return await host.discard(old);
+    if (!isSpare || (await findMount(host, id)) !== null) return await discardOld(host, id);
     await host.discard(host.layout.work(id, 'live'));
     await rename(live, host.layout.work(id, 'live'));
   }
