@@ -6,6 +6,7 @@ import {
   internalSnapshotPrefix,
   type NodeName,
   parseHoldTag,
+  parseSnapshotName,
   quote,
   type SnapshotName,
 } from '../../controller/model/names.ts';
@@ -198,6 +199,19 @@ export function createCopies(parts: CopiesParts): Copies {
     return following;
   }
 
+  /**
+   * What was written here after the newest snapshot, as an owner whose records were lost, is seen by nobody: each stream would be refused for
+   * ever. With a snapshot that no owner's can cover the copy has diverged, and is asked to set it aside.
+   */
+  async function showTail(id: DatasetId): Promise<void> {
+    const name = parseSnapshotName(`${internalSnapshotPrefix}tail-${clock.randomHex(8)}`);
+    await storage
+      .snapshot(id, name)
+      .catch((error: unknown) =>
+        log.warn({ event: 'copy.tail-unsaved', dataset: id, reason: messageOf(error) }, 'will be tried again'),
+      );
+  }
+
   function newRecord(peer: NodeName, doc: VolumeDoc): Replica {
     const record: Replica = {
       id: doc.id,
@@ -252,11 +266,16 @@ export function createCopies(parts: CopiesParts): Copies {
         const stop = new AbortController();
         askedAtMs.set(doc.id, clock.bootMs());
         receiving.set(doc.id, stop);
+        let isModified = false;
         const received = await read((source, reading) =>
-          storage.receive(request, source, AbortSignal.any([reading, stop.signal])),
-        ).finally(() => {
+          storage.receive(request, source, AbortSignal.any([reading, stop.signal])).catch((error: unknown) => {
+            isModified = error instanceof FlockError && error.facts['reason'] === 'modified';
+            throw error;
+          }),
+        ).finally(async () => {
           receiving.delete(doc.id);
           askedAtMs.set(doc.id, clock.bootMs());
+          if (isModified) await showTail(doc.id);
         });
         if (received.identity !== toIdentity)
           throw new FlockError('stream-invalid', `${doc.id}: received snapshot ${to} is not the one that was sent`);

@@ -145,4 +145,22 @@ describe('replication of a volume', () => {
     await until('n2 owns it', waitMs, () => (state.byId(id)?.phase.kind === 'ready' ? true : undefined));
     assert.equal(state.byId(stashing.aside)?.phase.kind, 'stashed');
   });
+
+  it('sets aside what a copy has beyond its newest snapshot, and goes on', async function () {
+    this.timeout(2 * waitMs);
+    const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
+    await n1.create('data', { replicas: '1' });
+    const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
+    await until('there is a copy', waitMs, () => (n1.agent.copies(id)[0]?.state === 'in-sync' ? true : undefined));
+    // As of an owner that died, whose state file was lost with its host's disk, and that was found again by its stamp.
+    await n2.storage.content.write(id, 'file', 'only here');
+    const end = await n1.use('data');
+    await n1.write('data', 'new');
+    await until('the copy follows', waitMs, async () =>
+      (await n2.storage.content.read(id, 'file').catch(() => null))?.toString() === 'new' ? true : undefined,
+    );
+    await end();
+    const [stash] = n2.context.state.all().filter(({ phase }) => phase.kind === 'stashed');
+    assert.equal((await n2.storage.content.read(stash?.id as never, 'file'))?.toString(), 'only here');
+  });
 });
