@@ -1,21 +1,14 @@
 import type { Logger } from 'pino';
 import type { Reached, VolumeDoc } from '../../controller/model/cluster.ts';
-import { FlockError, messageOf } from '../../controller/model/errors.ts';
-import {
-  type DatasetId,
-  internalSnapshotPrefix,
-  type NodeName,
-  parseHoldTag,
-  parseSnapshotName,
-  quote,
-  type SnapshotName,
-} from '../../controller/model/names.ts';
+import { FlockError } from '../../controller/model/errors.ts';
+import { type DatasetId, type NodeName, parseHoldTag, quote, type SnapshotName } from '../../controller/model/names.ts';
 import { type Identified, isCovered, snapshotName, snapshotTimeMs } from '../../controller/model/replication.ts';
 import { encodeStamp, type VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import { type Snapshot, type Storage, stampBytesMax } from '../storage/storage.ts';
 import { datasetOptions } from '../volumes/context.ts';
+import { createUpkeep } from './copy-upkeep.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, CopyState, PeerCalls, Tell, Transfer } from './ports.ts';
 import { createStashing, type Replica } from './stashing.ts';
@@ -90,28 +83,6 @@ const ownerTag = parseHoldTag('flock.owner');
 /** What its owner has looked at or sent so shortly ago is wanted, whatever the document says: the last step of a handoff takes far less. */
 const wantedMs = 30_000;
 
-/**
- * Gives a dataset that was a copy the size that its volume has by now. false: it has the one of its record still, which is no reason
- * to keep it from following, or from being the volume.
- */
-export async function adaptSize(
-  { storage, log }: Pick<CopiesParts, 'storage' | 'log'>,
-  record: VolumeRecord,
-  { sizeBytes }: VolumeRecord['options'],
-): Promise<boolean> {
-  if (sizeBytes === record.options.sizeBytes) return true;
-  try {
-    await storage.resize(record.id, sizeBytes);
-    return true;
-  } catch (error) {
-    log.warn(
-      { event: 'copy.not-resized', volume: record.name, dataset: record.id, reason: messageOf(error) },
-      'a copy has not the size of its volume',
-    );
-    return false;
-  }
-}
-
 function isReplica(record: VolumeRecord): record is Replica {
   return record.phase.kind === 'replica';
 }
@@ -119,6 +90,7 @@ function isReplica(record: VolumeRecord): record is Replica {
 export function createCopies(parts: CopiesParts): Copies {
   const { storage, state, locks, clock, directory, onStale, log } = parts;
   const stashing = createStashing(parts);
+  const { follow, showTail, releaseOld } = createUpkeep(parts);
   const receiving = new Map<DatasetId, AbortController>();
   const askedAtMs = new Map<DatasetId, number>();
   const taking = createWithheld(clock);
@@ -174,42 +146,6 @@ export function createCopies(parts: CopiesParts): Copies {
     // The beginning of a complete stream is no dataset yet that could be compared with anything.
     const isPartial = snapshots.length === 0 && (await storage.resumeToken(id)) !== null;
     return { epoch, snapshots: isPartial ? null : snapshots };
-  }
-
-  /**
-   * An increment starts from the newest snapshot, so all other holds are left over: from receiving that was cut off, and from the time
-   * when this node was the owner. They would keep the snapshots from being thinned for ever.
-   */
-  async function releaseOld(id: DatasetId): Promise<void> {
-    if (!(await storage.exists(id))) return;
-    for (const { name, holds } of (await storage.snapshots(id)).slice(0, -1))
-      for (const tag of holds) if (tag.startsWith(internalSnapshotPrefix)) await storage.release(id, name, tag);
-  }
-
-  /**
-   * The options of a copy's record are those that its dataset has, so they change with it. A pool that checks the size (OpenZFS) refuses
-   * what is larger, so a larger one comes before the data; a smaller one that does not fit yet waits for what comes.
-   */
-  async function follow(record: Replica, { options }: VolumeDoc, isNew: boolean): Promise<Replica> {
-    if (JSON.stringify(options) === JSON.stringify(record.options)) return record;
-    const isSized = isNew || (await adaptSize(parts, record, options));
-    const { sizeBytes } = isSized ? options : record.options;
-    const following: Replica = { ...record, options: { ...options, sizeBytes } };
-    state.commit({ put: [following] });
-    return following;
-  }
-
-  /**
-   * What was written here after the newest snapshot, as an owner whose records were lost, is seen by nobody: each stream would be refused for
-   * ever. With a snapshot that no owner's can cover the copy has diverged, and is asked to set it aside.
-   */
-  async function showTail(id: DatasetId): Promise<void> {
-    const name = parseSnapshotName(`${internalSnapshotPrefix}tail-${clock.randomHex(8)}`);
-    await storage
-      .snapshot(id, name)
-      .catch((error: unknown) =>
-        log.warn({ event: 'copy.tail-unsaved', dataset: id, reason: messageOf(error) }, 'will be tried again'),
-      );
   }
 
   function newRecord(peer: NodeName, doc: VolumeDoc): Replica {

@@ -104,8 +104,8 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/stashing.ts',
     changes: [
       {
-        from: 'if (common !== null) await storage.rollback(id, common, aside.id, options);',
-        to: 'if (common !== null) { await storage.rollback(id, common, aside.id, options); await storage.destroy(aside.id); }',
+        from: 'if (common !== null) await storage.rollback(id, common, aside, options);',
+        to: 'if (common !== null) { await storage.rollback(id, common, aside, options); await storage.destroy(aside); }',
       },
     ],
     rules: ['I4'],
@@ -296,7 +296,7 @@ export const mutations: readonly Mutation[] = [
     name: 'a workload follows its first volume, whoever shares it',
     of: 'controllers',
     file: 'controller/model/following.ts',
-    changes: [{ from: '(ahead?.node ?? volume.owner) !== me', to: 'volume.owner !== me' }],
+    changes: [{ from: 'ahead?.node ?? makerOf(volume, doc, facts)', to: 'makerOf(volume, doc, facts)' }],
     rules: ['M1', 'failover'],
     seedsMax: 1_000,
   },
