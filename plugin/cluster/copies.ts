@@ -11,7 +11,7 @@ import { datasetOptions } from '../volumes/context.ts';
 import { createUpkeep } from './copy-upkeep.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, CopyState, PeerCalls, Tell, Transfer } from './ports.ts';
-import { createStashing, type Replica } from './stashing.ts';
+import { createStashing, isCutOff, type Replica } from './stashing.ts';
 import { createWithheld } from './withheld.ts';
 
 /**
@@ -231,11 +231,14 @@ export function createCopies(parts: CopiesParts): Copies {
         state.commit({ put: [{ ...record, phase: { kind: 'replica', owner, stashing: null } }] });
       }),
 
-    finish: (id, signal) =>
-      alone(id, 'setting aside', signal, async () => {
+    async finish(id, signal) {
+      // Not behind what a dead owner has begun to send: only a takeover ends that.
+      if (!isCutOff(state.byId(id))) return;
+      await alone(id, 'setting aside', signal, async () => {
         const found = state.byId(id);
         if (found !== undefined && isReplica(found)) await stashing.finish(found);
-      }),
+      });
+    },
 
     list: (id) => stateOf(id, state.byId(id)?.epoch ?? 0),
 

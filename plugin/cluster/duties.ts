@@ -17,6 +17,7 @@ import type { Clock, Peers, Tell, Users } from './ports.ts';
 import type { Proofs } from './proofs.ts';
 import type { Replicator } from './replicator.ts';
 import type { Retreat } from './retreat.ts';
+import { isCutOff } from './stashing.ts';
 import type { Transitions } from './transitions.ts';
 
 /**
@@ -142,7 +143,7 @@ export function createDuties(parts: DutyParts): Duties {
   }
 
   async function settle(id: DatasetId, signal: AbortSignal, may = (_duty: Duty) => true): Promise<void> {
-    if (isCutOff(state.byId(id) ?? null)) await copies.finish(id, signal);
+    await copies.finish(id, signal);
     const volume = await directory.look(id);
     const record = state.byId(id) ?? null;
     const duty = dutyNow(volume, record);
@@ -303,8 +304,3 @@ export function createDuties(parts: DutyParts): Duties {
 }
 
 const workersMax = 4;
-
-/** What a copy has beside its owner's history was being set aside. */
-function isCutOff(record: VolumeRecord | null): boolean {
-  return record?.phase.kind === 'replica' && record.phase.stashing !== null;
-}

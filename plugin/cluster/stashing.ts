@@ -34,6 +34,11 @@ export type StashingParts = {
   readonly log: Logger;
 };
 
+/** What a copy has beside its owner's history was being set aside. */
+export function isCutOff(record: VolumeRecord | null | undefined): boolean {
+  return record?.phase.kind === 'replica' && record.phase.stashing !== null;
+}
+
 export function createStashing({ storage, state, clock, stashMs, destroy, tell, log }: StashingParts): Stashing {
   /** The dataset `aside` is there, and the copy is as it was at `common`. false: what was made anew for that has no limit. */
   async function setAside(id: DatasetId, aside: VolumeRecord, common: SnapshotName | null): Promise<boolean> {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { datasetIdFor, parseSnapshotName, parseVolumeName, type SnapshotName } from '../../controller/model/names.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
@@ -144,6 +145,34 @@ describe('replication of a volume', () => {
     state.commit({ put: [{ ...record, phase: { kind: 'replica', owner: n1.name, stashing } }] });
     await until('n2 owns it', waitMs, () => (state.byId(id)?.phase.kind === 'ready' ? true : undefined));
     assert.equal(state.byId(stashing.aside)?.phase.kind, 'stashed');
+  });
+
+  it('does not have a takeover wait for what the dead owner was sending', async function () {
+    this.timeout(2 * waitMs);
+    const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
+    await n1.create('data', { replicas: '1' });
+    const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
+    await until('there is a copy', waitMs, () => (n1.agent.copies(id)[0]?.state === 'in-sync' ? true : undefined));
+    const doc = n2.agent.directory.volume(id)?.doc as VolumeDoc;
+    const from = (await n2.storage.snapshots(id)).at(-1)?.name as SnapshotName;
+    const transfer = { doc, from, to: parseSnapshotName('never'), toIdentity: 'never' };
+    // Of a host without power nothing comes any more, no end either.
+    let isBegun = false;
+    const stream = n2.agent.receive(
+      n1.name,
+      transfer,
+      (receive) => {
+        isBegun = true;
+        return receive(-1, never);
+      },
+      never,
+    );
+    await until('it has begun', waitMs, () => (isBegun ? true : undefined));
+    cluster.cutOff('n1');
+    await Promise.all([
+      assert.rejects(stream),
+      until('n2 owns it', waitMs, () => (n2.context.state.byId(id)?.phase.kind === 'ready' ? true : undefined)),
+    ]);
   });
 
   it('sets aside what a copy has beyond its newest snapshot, and goes on', async function () {
