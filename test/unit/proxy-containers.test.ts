@@ -104,7 +104,7 @@ describe('the watch on Docker', () => {
   let stop: AbortController;
   let running: Promise<void>;
   let changes = 0;
-  const times = { settleMs: 20, retryMs: 20, fullMs: 60_000, patienceMs: 50, firstPatienceMs: 500, brokenMs: 50 };
+  const times = { settleMs: 20, retryMs: 20, fullMs: 60_000, patienceMs: 50, firstPatienceMs: 500, brokenMs: 200 };
 
   beforeEach(() => {
     docker = createFakeDocker();
@@ -242,6 +242,50 @@ describe('the watch on Docker', () => {
     docker.beforeInspect.clear();
     await shows('broken', 'web1');
     assert.equal(watch.problem(), null);
+  });
+
+  it('sees what happens to a container that Docker always needs long to describe', async () => {
+    put('a', 'slow1');
+    start();
+    await shows('slow1');
+    docker.beforeInspect.set(idOf('a'), () => sleep(3 * times.patienceMs));
+    put('a', 'slow2');
+    await shows('slow2');
+    // Also where it happens while Docker is describing it.
+    put('a', 'slow3');
+    await sleep(2 * times.patienceMs);
+    put('a', 'slow4');
+    await shows('slow4');
+  });
+
+  it('waits for the first word of a container also where Docker was away meanwhile', async () => {
+    put('a', 'slow');
+    put('b', 'web');
+    docker.beforeInspect.set(idOf('a'), () => sleep(4 * times.patienceMs));
+    docker.beforeInspect.set(idOf('b'), async () => {
+      docker.beforeInspect.delete(idOf('b'));
+      throw new Error('ECONNRESET');
+    });
+    start();
+    await until('it has looked', 2_000, () => watch.containers() ?? undefined);
+    assert.deepEqual(names(), ['slow', 'web']);
+  });
+
+  it('asks no more often for one that Docker can’t describe, however often something has happened', async () => {
+    put('a', 'broken');
+    docker.beforeInspect.set(idOf('a'), async () => {
+      throw Object.assign(new Error('RWLayer of container aaaa is unexpectedly nil'), { statusCode: 500 });
+    });
+    start();
+    for (let count = 0; count < 8; count += 1) {
+      docker.changed(idOf('a'));
+      await sleep(1.5 * times.settleMs);
+    }
+    await sleep(2 * times.brokenMs);
+    const before = docker.asked.inspections;
+    await sleep(5 * times.brokenMs);
+    const asked = docker.asked.inspections - before;
+    assert.ok(asked >= 1 && asked <= 6, `${asked} inspections`);
   });
 
   it('looks again when something else is wanted', async () => {
