@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import type { NodeIdentity } from '../model/identity.ts';
 import { issueCertificate, needsRenewal } from './ca.ts';
 import { saveCertificate } from './files.ts';
@@ -11,6 +12,8 @@ export async function renewCertificate(
   identity: NodeIdentity,
   nowMs: number,
 ): Promise<NodeIdentity | null> {
+  // By a clock that is behind (no battery, no time server yet) each certificate looks like that, and one that it issues is over once it is right.
+  if (nowMs < new X509Certificate(identity.caCertificate).validFromDate.getTime()) return null;
   if (!needsRenewal(identity.certificate, nowMs)) return null;
   const authority = { certificate: identity.caCertificate, key: identity.caKey };
   const certificate = issueCertificate(authority, identity, identity.key, nowMs);

@@ -136,4 +136,10 @@ describe('the files of a member', () => {
     assert.ok(new X509Certificate(renewed.certificate).validFromDate.getTime() <= nowMs);
     assert.equal(await renewCertificate(folder, renewed, nowMs), null);
   });
+
+  it('are left alone by a clock that is behind', async () => {
+    await saveIdentity(folder, identity);
+    assert.equal(await renewCertificate(folder, identity, 0), null, 'it would be over when the clock is right');
+    assert.deepEqual(await loadIdentity(folder), identity);
+  });
 });
