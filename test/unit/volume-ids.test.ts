@@ -30,4 +30,21 @@ describe('the ids of volumes on a host that is in no cluster', () => {
       server.close();
     }
   });
+
+  it('are waited for once where the plugin hangs, not for each container', async () => {
+    const socket = join(folder, 'flock.sock');
+    let asked = 0;
+    const server = createServer(() => {
+      asked += 1;
+    }).listen(socket);
+    await once(server, 'listening');
+    try {
+      const idsOf = createIdsAlone(socket, 500);
+      for (let count = 0; count < 10; count += 1) assert.equal((await idsOf(names, seen)).size, 0);
+      assert.equal(asked, 1);
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  });
 });
