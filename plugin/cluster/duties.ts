@@ -245,7 +245,7 @@ export function createDuties(parts: DutyParts): Duties {
   async function promote(record: VolumeRecord, { doc, session: locker }: SeenVolume): Promise<VolumeRecord> {
     if (lease.session() === null) return record;
     if (!(await storage.exists(record.id))) throw new Error(`the copy of ${quote(record.name)} is not in the pool`);
-    const promoted: VolumeRecord = {
+    let promoted: VolumeRecord = {
       ...record,
       name: doc.name,
       options: doc.options,
@@ -255,8 +255,10 @@ export function createDuties(parts: DutyParts): Duties {
     await copies.settle(record.id, async () => {
       // A stream of a newer owner may have been admitted while this waited for its turn.
       const isOvertaken = () => (state.byId(record.id)?.epoch ?? 0) > doc.epoch;
-      // It may have been resized after the last stream.
-      if (!isOvertaken()) await adaptSize(parts, state.byId(record.id) ?? record, doc.options);
+      const { options } = state.byId(record.id) ?? record;
+      // It may have been resized after the last stream. If that fails the record says what it has: people see it, and can resize it again.
+      if (!isOvertaken() && !(await adaptSize(parts, { ...record, options }, doc.options)))
+        promoted = { ...promoted, options: { ...doc.options, sizeBytes: options.sizeBytes } };
       if (!isOvertaken()) commit(promoted, 'promoted');
     });
     const latest = state.byId(record.id) ?? promoted;

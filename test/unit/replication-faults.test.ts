@@ -77,6 +77,29 @@ describe('replication of a volume', () => {
     assert.equal((await n2.storage.list())[0]?.quotaBytes, 4 * 1024 ** 2);
   });
 
+  it('says what size a volume has where it could not get the one that it was given', async function () {
+    this.timeout(2 * waitMs);
+    const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
+    await n1.create('data', { replicas: '1', size: '1M' });
+    const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
+    await until('there is a copy', waitMs, () => (n1.agent.copies(id)[0]?.state === 'in-sync' ? true : undefined));
+    const { resize } = n2.storage;
+    n2.storage.resize = async () => {
+      throw new FlockError('pool-unusable', 'not now');
+    };
+    await resizeVolume(n1.context, 'data', 4 * 1024 ** 2, never);
+    const end = await n2.use('data');
+    n2.storage.resize = resize;
+    const sizes = async () => [
+      n2.context.state.byId(id)?.options.sizeBytes,
+      (await n2.storage.list()).find((one) => one.id === id)?.quotaBytes,
+    ];
+    assert.deepEqual(await sizes(), [1024 ** 2, 1024 ** 2]);
+    await resizeVolume(n2.context, 'data', 4 * 1024 ** 2, never);
+    assert.deepEqual(await sizes(), [4 * 1024 ** 2, 4 * 1024 ** 2]);
+    await end();
+  });
+
   it('makes room in a copy for what its owner got room for', async function () {
     this.timeout(2 * waitMs);
     const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
