@@ -25,6 +25,12 @@ export type SpecFacts = Omit<ObstacleFacts, 'networks'> & {
  */
 export const workloadLabel = 'flock-workload';
 
+/**
+ * When the first container of its workload was made, in ms since 1970. Of two claims to one route or link the older one keeps it: by
+ * Docker's word a move would make the older one the younger one, and its clients would get to another service.
+ */
+export const createdLabel = 'flock-created';
+
 export function describeContainer(inspected: InspectedWorkload, facts: SpecFacts): Described {
   const labels = inspected.Config.Labels ?? {};
   const service = serviceOf(labels);
@@ -59,13 +65,14 @@ export function isOurs(labels: Readonly<Record<string, string>>, volumeDrivers: 
 /** The body of `POST /containers/create`. `image`: a name or an id, whatever means the image on this host. */
 export function createBodyOf(
   spec: ContainerSpec,
-  made: { readonly workload: WorkloadId; readonly image: string },
+  made: { readonly workload: WorkloadId; readonly createdAtMs: number; readonly image: string },
 ): Readonly<Record<string, unknown>> {
   const labels = spec.create['Labels'];
+  const own = { [workloadLabel]: made.workload, [createdLabel]: String(made.createdAtMs) };
   return {
     ...spec.create,
     Image: made.image,
-    Labels: { ...(typeof labels === 'object' ? labels : {}), [workloadLabel]: made.workload },
+    Labels: { ...(typeof labels === 'object' ? labels : {}), ...own },
   };
 }
 
@@ -174,7 +181,7 @@ function configOf(
   { hostName }: SpecFacts,
 ): Readonly<Record<string, unknown>> {
   const { Image: _image, OnBuild: _onBuild, Hostname, MacAddress, Labels, Entrypoint, ...rest } = Config;
-  const { [workloadLabel]: _workload, ...labels } = Labels ?? {};
+  const { [workloadLabel]: _workload, [createdLabel]: _created, ...labels } = Labels ?? {};
   // Also where Docker chose it: programs keep their data under it (RabbitMQ), or say it to others. Not the host's.
   const isTheHosts = HostConfig.UTSMode === 'host' || (HostConfig.NetworkMode === 'host' && Hostname === hostName);
   const isItsOwn = Hostname !== '' && !isTheHosts;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import {
   createBodyOf,
+  createdLabel,
   describeContainer,
   isOurs,
   type SpecFacts,
@@ -83,7 +84,11 @@ describe('what is needed to make a container again', () => {
       },
       facts([network('shop'), network('back')]),
     );
-    const body = createBodyOf(first.spec, { workload: workloadIdFor(containerId), image: 'postgres:15' });
+    const body = createBodyOf(first.spec, {
+      workload: workloadIdFor(containerId),
+      createdAtMs: 1_700_000_000_000,
+      image: 'postgres:15',
+    });
     const { HostConfig, NetworkingConfig, Image, ...rest } = body as Record<string, object> & { Image: string };
     const id = 'decaf'.padEnd(64, '1');
     const second = describe_(
@@ -111,7 +116,9 @@ describe('what is needed to make a container again', () => {
     });
     assert.deepEqual(first.spec.networks, { back: {} });
     assert.deepEqual(Object.keys(first.spec.networksNeeded), ['shop', 'back']);
-    assert.equal((rest['Labels'] as Record<string, string>)[workloadLabel], workloadIdFor(containerId));
+    const made = rest['Labels'] as Record<string, string>;
+    assert.equal(made[workloadLabel], workloadIdFor(containerId));
+    assert.equal(made[createdLabel], '1700000000000');
   });
 
   it('takes a MAC address along that somebody asked for, and none that Docker made up', () => {

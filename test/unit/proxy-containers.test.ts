@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eventOf, linesOf } from '../../controller/docker/events.ts';
 import { createDockerWatch, type DockerWatch } from '../../controller/docker/watch.ts';
+import { createdLabel } from '../../controller/model/container-spec.ts';
 import {
   containerSchema,
   hasOurLabels,
@@ -26,6 +27,17 @@ describe('a container, as Docker describes it', () => {
     assert.deepEqual(facts.problems, []);
     assert.equal(pid, 4321);
     assert.match(hostsPath ?? '', /hosts$/);
+  });
+
+  it('is as old as the first of its workload, so that a move takes no route from it', () => {
+    const made = { Created: '2026-03-01T00:00:00Z' };
+    const first = Date.parse('2026-01-01T00:00:00Z');
+    const ageOf = (label: string) => read({ ...web, [createdLabel]: label }, made).facts.createdAtMs;
+    assert.equal(read(web, made).facts.createdAtMs, Date.parse(made.Created));
+    assert.equal(ageOf(String(first)), first);
+    assert.equal(ageOf('9'.repeat(15)), Date.parse(made.Created), 'never younger than it is');
+    for (const odd of ['', '-1', 'x', '1e3', '9'.repeat(30)]) assert.equal(ageOf(odd), Date.parse(made.Created));
+    assert.deepEqual(read({ ...web, [createdLabel]: '1' }).facts.problems, []);
   });
 
   it('is healthy when it runs and its health check, if there is one, has passed', () => {
