@@ -39,6 +39,7 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
   const { services, limits, isTrusted, observe } = options;
   const forwarder = createForwarder(limits);
   const lastOf = new WeakMap<Socket, ServerResponse>();
+  const aheadOf = new WeakMap<Socket, number>();
   const upgrades = createUpgrades({ services, limits, forwarder });
 
   /** What the request is for and whose it is; the answer that it gets otherwise. */
@@ -60,11 +61,22 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
   function inTurn(req: IncomingMessage, res: ServerResponse, start: () => void): void {
     const before = lastOf.get(req.socket);
     lastOf.set(req.socket, res);
-    if (before === undefined || before.closed) start();
-    else
-      before.once('close', () => {
-        if (!req.socket.destroyed) start();
-      });
+    if (before === undefined || before.closed) {
+      start();
+      return;
+    }
+    // Node goes on to read, and makes requests of all that comes, as long as no answer is waiting to be sent.
+    const bytes = bytesOf(req, limits);
+    const ahead = (aheadOf.get(req.socket) ?? 0) + bytes;
+    if (ahead > limits.aheadBytesMax) {
+      req.socket.destroy();
+      return;
+    }
+    aheadOf.set(req.socket, ahead);
+    before.once('close', () => {
+      aheadOf.set(req.socket, (aheadOf.get(req.socket) ?? 0) - bytes);
+      if (!req.socket.destroyed) start();
+    });
   }
 
   function onRequest(req: IncomingMessage, res: ServerResponse, way: Way) {

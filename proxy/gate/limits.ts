@@ -8,6 +8,8 @@ export type GateLimits = {
   readonly heldBytesMax: number;
   /** Of one held body or connection. Node reads at most one piece of 64 KiB more. */
   readonly heldBodyBytesMax: number;
+  /** Of what one connection has sent ahead: requests that wait for the answer to the one before, which no queue counts. */
+  readonly aheadBytesMax: number;
   /** How long one request or connection waits. */
   readonly heldMsMax: number;
   /** A longer pause is cut to this. */
@@ -46,6 +48,7 @@ export const defaultLimits: GateLimits = {
   heldCountMax: 10_000,
   heldBytesMax: 64 * 1024 * 1024,
   heldBodyBytesMax: 64 * 1024,
+  aheadBytesMax: 256 * 1024,
   heldMsMax,
   pauseMsMax: 120_000,
   releasedMax: 256,
