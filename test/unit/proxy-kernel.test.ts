@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { parseNodeName } from '../../controller/model/names.ts';
-import { createCommands } from '../../plugin/exec.ts';
+import { type Commands, createCommands } from '../../plugin/exec.ts';
 import { parseRouteText } from '../../proxy/model/labels.ts';
 import { parseServiceName } from '../../proxy/model/names.ts';
-import type { LinkDoc, ProxyRecords, UpstreamDoc } from '../../proxy/model/records.ts';
+import type { LinkDoc, Pause, ProxyRecords, UpstreamDoc } from '../../proxy/model/records.ts';
 import { buildTable, type Table } from '../../proxy/model/table.ts';
 import { isRunning, readConnections } from '../../proxy/stack/kernel/connections.ts';
 import { dockerChain } from '../../proxy/stack/kernel/docker-rule.ts';
@@ -15,8 +18,11 @@ import { giveNumbers, hex, markMask, markOf, numberOf } from '../../proxy/stack/
 import { endedOf, numbersOf, readState } from '../../proxy/stack/kernel/read-state.ts';
 import { transaction } from '../../proxy/stack/kernel/transaction.ts';
 import { noState, wantedState } from '../../proxy/stack/kernel/wanted.ts';
+import { until } from '../support/until.ts';
 
 const here = parseNodeName('here');
+const established =
+  'tcp      6 431999 ESTABLISHED src=10.0.0.9 dst=10.0.0.1 sport=40000 dport=5432 src=172.31.0.2 dst=10.0.0.1 sport=80 dport=40001 [ASSURED] mark=768 use=1\n';
 const db = parseServiceName('db');
 
 function upstream(container: string, address: string, node = here): UpstreamDoc {
@@ -192,6 +198,51 @@ describe('what surrounds the kernel’s table', () => {
     );
     assert.deepEqual([...layer.problems().keys()].toSorted(), ['app 1 ', 'inner 24080']);
     await layer.close();
+  });
+
+  it('has connections without an answer, which are forgotten in a pause and where nobody serves any more', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'flock-kernel-'));
+    const forgotten: string[] = [];
+    let isConntrackAway = false;
+    const commands: Pick<Commands, 'run'> = {
+      async run(file, args) {
+        if (file === 'nft' && args[0] === '-j') return '{"nftables": []}';
+        if (file === 'conntrack' && isConntrackAway) throw new Error('conntrack takes too long');
+        if (file === 'conntrack' && args[0] === '-D') forgotten.push(args.slice(args.indexOf('--mark') + 1).join(' '));
+        return file === 'conntrack' && args[0] === '-L' ? established : '';
+      },
+    };
+    const containers = () => new Map();
+    const layer = createKernelLayer({ commands: commands as Commands, folder, hostRoot: '', containers });
+    const web = parseServiceName('web');
+    const table = (pause: Pause | null, ...upstreams: readonly UpstreamDoc[]) =>
+      tableOf({
+        services: [
+          { name: db, createdAtMs: 0, balance: 'round-robin', stateful: false, pause },
+          { name: web, createdAtMs: 0, balance: 'round-robin', stateful: false, pause: null },
+        ],
+        routes: [route('tcp://:1 -> 80')],
+        upstreams,
+      });
+    const [a, b] = [upstream('a', '10.0.0.1'), upstream('b', '10.0.0.2')];
+    try {
+      await layer.apply(table(null, a, b));
+      await layer.apply(table(null, b));
+      await until('it is forgotten', 5_000, () => forgotten.length > 0 || undefined);
+      const mark = `${hex(markOf(3))}/${hex(markMask)}`;
+      assert.deepEqual(forgotten.splice(0), [`${mark} --reply-src 10.0.0.1 --reply-port-src 80`]);
+      // What fails in the table's own turn is not taken for done by that of another service's cut.
+      const paused = table({ id: 'p', untilMs: 1, drain: null }, b);
+      isConntrackAway = true;
+      await assert.rejects(layer.apply(paused), /takes too long/);
+      isConntrackAway = false;
+      await layer.cutTunnels(web);
+      await layer.apply(paused);
+      assert.deepEqual(forgotten, [mark]);
+    } finally {
+      await layer.close();
+      await rm(folder, { recursive: true });
+    }
   });
 
   it('is seen in what iptables-save says of Docker’s chain', () => {

@@ -26,14 +26,15 @@ export async function listConnections(commands: Commands, number: number): Promi
 }
 
 /**
- * Forgets connections that have got no answer yet: their next try is a new connection, and goes where new ones go now.
+ * Forgets connections that have got no answer yet: their next try is a new connection, and goes where new ones go now. `place`: only
+ * those that were led there.
  */
-export async function forgetUnanswered(commands: Commands, number: number): Promise<void> {
+export async function forgetUnanswered(commands: Commands, number: number, place: Place | null = null): Promise<void> {
   const mark = `${hex(markOf(number))}/${hex(markMask)}`;
+  const there = place === null ? [] : ['--reply-src', place.host, '--reply-port-src', String(place.port)];
+  const args = ['-D', '-f', 'ipv4', '-p', 'tcp', '--state', 'SYN_SENT', '--mark', mark, ...there];
   try {
-    await commands.run('conntrack', ['-D', '-f', 'ipv4', '-p', 'tcp', '--state', 'SYN_SENT', '--mark', mark], {
-      timeoutMs: conntrackMsMax,
-    });
+    await commands.run('conntrack', args, { timeoutMs: conntrackMsMax });
   } catch (error) {
     // It fails where there were none.
     if (!(error instanceof CommandError) || !error.stderr.includes('0 flow entries')) throw error;

@@ -8,7 +8,7 @@ import { kernelElements } from '../../model/kernel-elements.ts';
 import type { ServiceName } from '../../model/names.ts';
 import { emptyTable, linkKey, type Table } from '../../model/table.ts';
 import type { Layer } from '../layer.ts';
-import { forgetUnanswered, isRunning, listConnections } from './connections.ts';
+import { forgetUnanswered, isRunning, listConnections, type Place } from './connections.ts';
 import { askRemoval, endConnections } from './cutting.ts';
 import { acceptOurs } from './docker-rule.ts';
 import { createLinks, type LocalPlace } from './links.ts';
@@ -104,8 +104,15 @@ export function createKernelLayer(parts: KernelParts): Layer {
       await nft.run(text);
     }
     [have, numbers, ended, hostProblems] = [state, next, nextEnded, problems];
-    if (cut === null) await forgetPaused(applied?.table ?? emptyTable, table);
+    // With a cut, too: it may be the first to bring a table whose own turn has failed.
+    const before = applied?.table ?? emptyTable;
+    await forgetPaused(before, table);
     applied = { table, around };
+    const left = leftPlaces(before, table).flatMap(({ service, place }) => {
+      const number = next.get(service);
+      return number === undefined ? [] : [{ number, place }];
+    });
+    if (left.length > 0) void forgetLeft(left);
   }
 
   /** What was sent to a container before a pause but not answered comes again, as something new. */
@@ -115,6 +122,17 @@ export function createKernelLayer(parts: KernelParts): Layer {
       if (pause === null || before.services.get(name)?.pause?.id === pause.id || number === undefined) continue;
       await forgetUnanswered(commands, number);
     }
+  }
+
+  /**
+   * The same of what was sent to where nobody serves any more: it would come there for as long as it is tried, two minutes as a rule, and a
+   * dead node says no. Nobody waits for this: there may be many of them, and what fails is as if it had not been tried.
+   */
+  function forgetLeft(left: readonly { readonly number: number; readonly place: Place }[]): Promise<void> {
+    const work = async () => {
+      for (const { number, place } of left) if (!isClosed) await forgetUnanswered(commands, number, place);
+    };
+    return locks.with('what is not answered', 'another table', forEver, work).catch(() => {});
   }
 
   async function checkDocker(): Promise<void> {
@@ -219,6 +237,18 @@ function interfaceNames(): readonly string[] {
   return Object.entries(networkInterfaces()).flatMap(([name, addresses]) =>
     name !== 'lo' && addresses?.some(({ family }) => family === 'IPv4') ? [name] : [],
   );
+}
+
+/** Where services had endpoints, and have none any more. */
+function leftPlaces(before: Table, after: Table): readonly { readonly service: ServiceName; readonly place: Place }[] {
+  const textOf = ({ host, port }: Place) => `${host} ${port}`;
+  return [...before.services.values()].flatMap(({ name: service, endpoints }) => {
+    const now = new Set([...(after.services.get(service)?.endpoints.values() ?? [])].flat().map(textOf));
+    return [...endpoints.values()]
+      .flat()
+      .filter((one) => !one.host.includes(':') && !now.has(textOf(one)))
+      .map((place) => ({ service, place }));
+  });
 }
 
 function missingProblems(table: Table): ReadonlyMap<string, string> {
