@@ -23,7 +23,8 @@ import { createReach, type ReachParts } from './reach.ts';
  * What a store has for the proxies, as last seen. What can't be read is left out and reported.
  *
  * Watches of different documents are not in step with each other. Who releases a service has seen where its containers are now, so
- * before a release is shown they are looked up anew: nobody may be led to where they were before.
+ * before a release is shown they are looked up anew: nobody may be led to where they were before. So is the release itself: a watch may
+ * go back to what was before the pause.
  */
 export type StoreView = {
   /** Null until everything has been seen once. */
@@ -101,19 +102,38 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     put();
     const after = found.services;
     const isPaused = (name: ServiceName) => after.some((one) => one.name === name && one.pause !== null);
-    if (!before.some(({ name, pause }) => pause !== null && !isPaused(name))) return;
+    const released = before.filter(({ name, pause }) => pause !== null && !isPaused(name));
+    if (released.length === 0) return;
     releasedAtMs = nowMs();
     found.services = before;
-    await lookForContainers(signal, null);
-    found.services = after;
+    const [kept] = await Promise.all([stillPaused(released, signal), lookForContainers(signal, null)]);
+    const names = new Set(kept.map(({ name }) => name));
+    found.services = [...after.filter(({ name }) => !names.has(name)), ...kept];
+  }
+
+  /**
+   * Those that nobody has released: a leader that was just replaced answers a watch with what was before a pause that is acknowledged by
+   * now, and nobody may pass then.
+   */
+  async function stillPaused(released: Documents['services'], signal: AbortSignal): Promise<Documents['services']> {
+    const entries = (await lookUp(proxyKeys.services, signal)) ?? [];
+    const { documents: now } = servicesOf(entries);
+    const isHeld = ({ name, pause }: Documents['services'][number]) =>
+      now.some((one) => one.name === name && one.pause?.id === pause?.id);
+    return released.filter(isHeld);
+  }
+
+  /** What the store has for certain; null: it does not answer in time. */
+  async function lookUp(below: string, signal: AbortSignal): Promise<readonly Entry[] | null> {
+    const tooLate = sleep(lookMsMax, null, { signal, ref: false }).catch(() => null);
+    const answer = store.list(`${below}/`, { fresh: true }).catch(() => null);
+    return await Promise.race([answer, tooLate]);
   }
 
   /** `otherwise`: what is taken if the store does not answer in time. One after the other: an older answer must not come last. */
   function lookForContainers(signal: AbortSignal, otherwise: readonly Entry[] | null): Promise<void> {
     looking = looking.then(async () => {
-      const tooLate = sleep(lookMsMax, null, { signal, ref: false }).catch(() => null);
-      const answer = store.list(`${proxyKeys.containers}/`, { fresh: true }).catch(() => null);
-      const entries = (await Promise.race([answer, tooLate])) ?? otherwise;
+      const entries = (await lookUp(proxyKeys.containers, signal)) ?? otherwise;
       if (entries !== null) putContainers(entries);
     });
     return looking;
@@ -156,6 +176,10 @@ export function createStoreView(parts: StoreViewParts): StoreView {
       await Promise.all([...wanted.map((part) => follow(part, signal)), probe(signal), reach.run(signal)]);
     },
   };
+}
+
+function servicesOf(entries: readonly Entry[]) {
+  return createCollection(serviceSettingsSchema, ({ name }) => proxyKeys.service(name)).take(entries);
 }
 
 function documentParts(found: Found): readonly Part[] {

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { keys } from '../../controller/model/cluster.ts';
 import { openEmbeddedStore } from '../../controller/store/embedded.ts';
 import type { MemoryStore } from '../../controller/store/memory.ts';
-import { type Store, storeLimits } from '../../controller/store/store.ts';
+import { type Entry, type Store, storeLimits } from '../../controller/store/store.ts';
 import { carry, madeOf, moveMade } from '../../proxy/documents/carrying.ts';
 import { createPublisher, type Publisher } from '../../proxy/documents/publisher.ts';
 import { createStoreView, type StoreView } from '../../proxy/documents/view.ts';
@@ -338,6 +338,53 @@ describe('the view of the store', () => {
       released.containers.map(({ id }) => id),
       [container.id],
     );
+  });
+
+  it('takes no pause for released because a watch goes back to what was before it', async () => {
+    const pause = { id: 'p', untilMs: Date.now() + 60_000, drain: null };
+    const service = (now: typeof pause | null) =>
+      set(store, proxyKeys.service(web), JSON.stringify({ name: web, pause: now }));
+    stop.abort();
+    await running;
+    stop = new AbortController();
+    let goBack: () => void = () => {};
+    const isBack = new Promise<void>((done) => {
+      goBack = done;
+    });
+    let isLookedAt = false;
+    let isShown = false;
+    const old: Store = {
+      ...store,
+      async list(prefix, options) {
+        if (prefix === `${proxyKeys.services}/`) isLookedAt = true;
+        return await store.list(prefix, options);
+      },
+      async *watch(prefix, signal, onFault) {
+        const all = store.watch(prefix, signal, onFault);
+        if (prefix !== `${proxyKeys.services}/`) return yield* all;
+        const seen: (readonly Entry[])[] = [];
+        for await (const entries of all) {
+          seen.push(entries);
+          yield entries;
+          if (entries.length === 0) continue;
+          await isBack;
+          yield seen[0] ?? [];
+          isShown = true;
+          return yield* all;
+        }
+      },
+    };
+    view = createStoreView({ store: old, isCluster: true, onChange: () => {}, log: silent, probeMs: 20 });
+    running = view.run(stop.signal);
+    await complete();
+    await service(pause);
+    const now = () => view.documents()?.services.find(({ name }) => name === web)?.pause?.id;
+    await until('it is paused', 2_000, now);
+    goBack();
+    await until('what was before is seen', 2_000, () => isShown || undefined);
+    assert.deepEqual([now(), isLookedAt], ['p', true]);
+    await service(null);
+    await until('it is released', 2_000, () => now() === undefined || undefined);
   });
 
   it('keeps what it has seen while the store is away, and tells when it is back', async () => {
