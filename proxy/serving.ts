@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
-import type { DockerWatch } from '../controller/docker/watch.ts';
+import { type DockerWatch, dockerTimes } from '../controller/docker/watch.ts';
 import { FlockError, messageOf } from '../controller/model/errors.ts';
 import type { NodeName } from '../controller/model/names.ts';
 import { createLatch } from '../controller/store/latch.ts';
@@ -73,8 +73,13 @@ export type ServingTimes = {
   readonly retryMs: number;
   /** Without any reason: what was changed behind the stack's back is put right. */
   readonly tickMs: number;
-  /** How long a start waits for Docker and the store, if it has something from before. */
+  /** How long a start waits for the store, if it has something from before. */
   readonly graceMs: number;
+  /**
+   * The same for Docker. Longer than its first look waits for a container that is just being started: after a host's boot the addresses of
+   * before are those of other containers.
+   */
+  readonly dockerGraceMs: number;
   /** Between two passes: as long as the last one took, within these bounds, so that connections get their share of the processor. */
   readonly gapMsMin: number;
   readonly gapMsMax: number;
@@ -86,6 +91,7 @@ export const servingTimes: ServingTimes = {
   retryMs: 2_000,
   tickMs: 10_000,
   graceMs: 3_000,
+  dockerGraceMs: dockerTimes.firstPatienceMs + 3_000,
   gapMsMin: 5,
   gapMsMax: 500,
   passMsMax: 60_000,
@@ -122,12 +128,12 @@ export function createServing(parts: ServingParts): Serving {
     const documents = here.open?.view.documents() ?? null;
     if (documents !== null) base = { documents, self: here.own.node, clusterId: here.clusterId };
     const inspected = docker.containers();
-    const isPatient = seen === null && performance.now() - startMs < times.graceMs;
-    if (base === null || (isPatient && documents === null)) {
+    const isPatient = (forMs: number) => seen === null && performance.now() - startMs < forMs;
+    if (base === null || (isPatient(times.graceMs) && documents === null)) {
       waiting = `the store has not answered yet${here.problem === null ? '' : `: ${here.problem}`}`;
       return null;
     }
-    if (inspected === null && (isPatient || saved === null)) {
+    if (inspected === null && (isPatient(times.dockerGraceMs) || saved === null)) {
       waiting = docker.problem() ?? 'Docker has not answered yet';
       return null;
     }
@@ -231,8 +237,8 @@ export function createServing(parts: ServingParts): Serving {
 
   /** Until when nothing has to be done unless something happens. */
   function idleMs(): number {
-    const graceMs = Math.max(1, times.graceMs - (performance.now() - startMs));
-    if (waiting !== null) return Math.min(times.retryMs, graceMs);
+    const left = [times.graceMs, times.dockerGraceMs].map((ms) => ms - (performance.now() - startMs));
+    if (waiting !== null) return Math.min(times.retryMs, ...left.filter((ms) => ms > 0));
     const isBehind = broken !== null || stack.generation() !== generation;
     const hasProblems = isBehind || stack.problems().size > 0 || drains.problems().size > 0;
     const ends = [seen === null ? null : nextPauseEndMs(seen.documents.services, nowMs()), releases.nextEndMs()];

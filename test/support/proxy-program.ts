@@ -101,7 +101,7 @@ export async function createProxyProgram(): Promise<ProxyProgram> {
           membershipPollMs: 20,
           times: {
             docker: { settleMs: 10, retryMs: 20 },
-            serving: { retryMs: 50, graceMs: 300, tickMs: 2_000 },
+            serving: { retryMs: 50, graceMs: 300, dockerGraceMs: 600, tickMs: 2_000 },
           },
         },
         controller.signal,

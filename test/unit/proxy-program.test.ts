@@ -3,6 +3,7 @@ import { stat, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { makeAuthority } from '../../controller/cluster/ca.ts';
 import { forgetIdentity } from '../../controller/cluster/files.ts';
+import { dockerTimes } from '../../controller/docker/watch.ts';
 import { keys } from '../../controller/model/cluster.ts';
 import type { NodeName } from '../../controller/model/names.ts';
 import { openEmbeddedStore } from '../../controller/store/embedded.ts';
@@ -11,6 +12,7 @@ import { type ProxyNodeDoc, proxyKeys } from '../../proxy/model/keys.ts';
 import { parseRouteText } from '../../proxy/model/labels.ts';
 import { parseServiceName } from '../../proxy/model/names.ts';
 import type { Pause } from '../../proxy/model/records.ts';
+import { servingTimes } from '../../proxy/serving.ts';
 import { dockerAnswer, here, idOf, pauseFor, there } from '../support/proxy-fakes.ts';
 import { createProxyProgram, type ProxyProgram } from '../support/proxy-program.ts';
 import { until } from '../support/until.ts';
@@ -341,6 +343,24 @@ describe('the proxy’s program', () => {
     await until('the route is gone', 2 * waitMs, () =>
       program.stack().table().listeners.has('tcp *:81') ? undefined : true,
     );
+  });
+
+  it('waits longer for Docker than its first look may take: what had an address before the host’s boot may not have it now', async () => {
+    assert.ok(servingTimes.dockerGraceMs > dockerTimes.firstPatienceMs + dockerTimes.settleMs);
+    await joined();
+    await program.stop();
+    const moved = { NetworkSettings: { Networks: { bridge: { IPAddress: '172.17.0.9', Gateway: '172.17.0.1' } } } };
+    put('a', moved);
+    // Longer than the store is waited for.
+    program.docker.beforeInspect.set(idOf('a'), () => sleep(450));
+    await program.start();
+    await serves('172.17.0.9:8080');
+    const hosts = program
+      .stack()
+      .tables.flatMap(({ services }) => [...services.values()])
+      .flatMap(({ endpoints }) => [...endpoints.values()].flat())
+      .map(({ host }) => host);
+    assert.deepEqual([...new Set(hosts)], ['172.17.0.9']);
   });
 
   it('takes nothing away at a start before it knows what there is', async () => {
