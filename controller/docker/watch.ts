@@ -5,6 +5,7 @@ import type { z } from 'zod';
 import { messageOf } from '../model/errors.ts';
 import { parseProblemOf } from '../model/shape.ts';
 import { createLatch } from '../store/latch.ts';
+import { createQuestions } from './questions.ts';
 import type { ContainerEvent, DockerSource, Listed } from './source.ts';
 
 /**
@@ -84,19 +85,13 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
   let unreadable: ReadonlyMap<string, string> = new Map();
   let fault: string | null = null;
   let dirty: Set<string> | 'all' = 'all';
-  /** By container: asked, and no look has taken the answer yet. */
-  const questions = new Map<string, Question>();
-  /** Could not be described, and is asked about again after a while. */
-  const broken = new Set<string>();
-  /** What came instead of the last answer about a container. */
-  const unanswered = new Map<string, string>();
+  const questions = createQuestions({ source, times, want, sleep });
 
   const problem = () => fault ?? unreadable.values().next().value ?? null;
 
   /** Something has happened to it (null: maybe to any), so that what was asked before may be answered as it was before. */
   function mark(container: string | null): void {
-    for (const question of container === null ? questions.values() : [questions.get(container)])
-      if (question !== undefined) question.isOld = true;
+    questions.outdate(container);
     want(container);
   }
 
@@ -104,73 +99,6 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
     if (container === null || (dirty !== 'all' && dirty.size >= dirtyMax)) dirty = 'all';
     else if (dirty !== 'all') dirty.add(container);
     latch.open();
-  }
-
-  function begin(id: string): Question {
-    const said = source.inspect(id).then(
-      (answer): Said => {
-        unanswered.delete(id);
-        return { kind: 'answer', answer };
-      },
-      (error: unknown): Said => {
-        unanswered.set(id, messageOf(error));
-        return { kind: 'failed', error };
-      },
-    );
-    const question: Question = { said, isOld: false, isLate: false, isAnswered: false };
-    void said.then(() => {
-      question.isAnswered = true;
-      if (question.isLate) want(id);
-    });
-    questions.set(id, question);
-    return question;
-  }
-
-  async function wait(question: Question, ms: number, signal: AbortSignal): Promise<Said> {
-    const inTime = new AbortController();
-    const late = sleep(ms, AbortSignal.any([signal, inTime.signal])).then((): Said => {
-      // Else nobody would see the answer.
-      if (!question.isAnswered) question.isLate = true;
-      return { kind: 'none', why: null };
-    });
-    const said = await Promise.race([question.said, late]);
-    inTime.abort();
-    return said;
-  }
-
-  /** Throws where Docker as a whole is away. */
-  async function ask(id: string, name: string, signal: AbortSignal): Promise<Exclude<Said, { kind: 'failed' }>> {
-    const before = questions.get(id);
-    const question = before ?? begin(id);
-    let said: Said = { kind: 'none', why: null };
-    if (question.isAnswered) said = await question.said;
-    // What has kept one look waiting keeps no other one, unless nothing is known yet.
-    else if (known === null) said = await wait(question, times.firstPatienceMs, signal);
-    else if (before === undefined) said = await wait(question, times.patienceMs, signal);
-    else question.isLate = true;
-    if (said.kind !== 'none') {
-      if (questions.get(id) === question) questions.delete(id);
-      // A late answer is newer than what is known all the same: Docker may be slow with each of them.
-      if (question.isOld) want(id);
-    }
-    if (said.kind === 'answer') return said;
-    if (said.kind === 'failed') {
-      if (isOfOne(said.error)) askLater(id, signal);
-      else if (question.isLate) want(id);
-      else throw said.error;
-    }
-    const why = unanswered.get(id);
-    return { kind: 'none', why: why === undefined ? null : `Docker does not describe container ${name}: ${why}` };
-  }
-
-  /** Once, however often it could not be described meanwhile. */
-  function askLater(id: string, signal: AbortSignal): void {
-    if (broken.has(id)) return;
-    broken.add(id);
-    void sleep(times.brokenMs, signal).then(() => {
-      broken.delete(id);
-      want(id);
-    });
   }
 
   async function look(signal: AbortSignal): Promise<void> {
@@ -187,7 +115,7 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
           next.set(id, old);
           return;
         }
-        const said = await ask(id, name, signal);
+        const said = await questions.ask(id, name, known === null, signal);
         if (said.kind !== 'answer') {
           if (old !== undefined) next.set(id, old);
           if (said.why !== null) bad.set(id, said.why);
@@ -199,8 +127,7 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
         if (parsed.success) next.set(id, parsed.data);
         else bad.set(id, `Docker's description of container ${name} can't be read: ${parseProblemOf(parsed.error)}`);
       });
-      const ids = new Set(listed.map(({ id }) => id));
-      for (const gone of [unanswered, questions]) for (const id of gone.keys()) if (!ids.has(id)) gone.delete(id);
+      questions.keep(new Set(listed.map(({ id }) => id)));
       take(new Map([...next].toSorted(([a], [b]) => (a < b ? -1 : 1))), bad);
     } catch (error) {
       for (const id of changed === 'all' ? [null] : changed) want(id);
@@ -275,27 +202,6 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
       await Promise.all([listen(signal), work(signal), lookFully(signal)]);
     },
   };
-}
-
-type Question = {
-  readonly said: Promise<Said>;
-  isAnswered: boolean;
-  /** Its look has not waited for it. */
-  isLate: boolean;
-  /** Something has happened to the container since it was asked. */
-  isOld: boolean;
-};
-
-type Said =
-  /** Null: the container is gone. */
-  | { readonly kind: 'answer'; readonly answer: unknown }
-  | { readonly kind: 'failed'; readonly error: unknown }
-  /** Null: it may just need longer. */
-  | { readonly kind: 'none'; readonly why: string | null };
-
-/** Docker is there, and can't describe this container (500: "RWLayer of container ... is unexpectedly nil"). */
-function isOfOne(error: unknown): boolean {
-  return error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number';
 }
 
 function pause(ms: number, signal: AbortSignal): Promise<void> {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { workloadLabel } from '../../../controller/model/container-spec.ts';
+import { createdLabel, workloadLabel } from '../../../controller/model/container-spec.ts';
 import type { MoveDoc } from '../../../controller/model/move.ts';
 import { pauseMsOf } from '../../../controller/model/move-summary.ts';
 import { importApp } from '../../support/app-import.ts';
@@ -129,7 +129,7 @@ export function nginxMoved(members: () => Members): void {
   });
 }
 
-/** What a container was made with, without what may differ from host to host, and the mark by which flock knows it again. */
+/** What a container was made with, without what may differ from host to host, and the marks by which flock knows it again. */
 async function madeWith(host: ClusterHost, container: string): Promise<unknown> {
   const [found] = JSON.parse(await host.docker('inspect', container)) as [
     {
@@ -145,7 +145,7 @@ async function madeWith(host: ClusterHost, container: string): Promise<unknown> 
   // A volume that is there already needs no driver, and Docker writes mounts that it was given through its API in another place.
   const { Binds: _binds, Mounts: _mounts, VolumeDriver: _driver, CgroupParent: _parent, ...rest } = hostConfig;
   const { Volumes: _volumes, Labels: labels, Entrypoint: entrypoint, ...own } = config;
-  const { [workloadLabel]: _mark, ...ownLabels } = labels;
+  const { [workloadLabel]: _mark, [createdLabel]: _created, ...ownLabels } = labels;
   // None by the user's wish, or by the image's: it comes to the same.
   return { image, config: own, labels: ownLabels, entrypoint: entrypoint ?? [], hostConfig: rest };
 }
