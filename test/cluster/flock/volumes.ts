@@ -73,6 +73,15 @@ export function volumes(members: () => Members): void {
     it('a volume in use is refused elsewhere, naming node and container', async () => {
       const writer = { container: 'busy-writer', volume: 'busy' };
       await startWriter(n(1), writer);
+      // Until its own program runs, what holds the volume is a process of Docker's, in no container yet.
+      await until('it writes', 10_000, () =>
+        n(1)
+          .docker('exec', writer.container, 'test', '-s', '/data/records')
+          .then(
+            () => true,
+            () => undefined,
+          ),
+      );
       const refusal = await n(2).dockerError(
         'run',
         '--rm',
