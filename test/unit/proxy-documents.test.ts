@@ -304,13 +304,17 @@ describe('the view of the store', () => {
     assert.match(problems.join('\n'), /proxy\/routes\/moved.*belongs to proxy\/routes\/elsewhere/);
   });
 
-  it('shows a release with what it relies on, however late the watch of that is', async () => {
-    const pause = { id: 'p', untilMs: Date.now() + 60_000, drain: null };
-    const service = (now: typeof pause | null) =>
-      set(store, proxyKeys.service(web), JSON.stringify({ name: web, pause: now }));
+  const pause = { id: 'p', untilMs: Date.now() + 60_000, drain: null };
+  const service = (now: typeof pause | null) =>
+    set(store, proxyKeys.service(web), JSON.stringify({ name: web, pause: now }));
+  const stopView = async () => {
     stop.abort();
     await running;
     stop = new AbortController();
+  };
+
+  it('shows a release with what it relies on, however late the watch of that is', async () => {
+    await stopView();
     // Nothing comes from this watch any more once it has answered.
     const late: Store = {
       ...store,
@@ -341,12 +345,7 @@ describe('the view of the store', () => {
   });
 
   it('takes no pause for released because a watch goes back to what was before it', async () => {
-    const pause = { id: 'p', untilMs: Date.now() + 60_000, drain: null };
-    const service = (now: typeof pause | null) =>
-      set(store, proxyKeys.service(web), JSON.stringify({ name: web, pause: now }));
-    stop.abort();
-    await running;
-    stop = new AbortController();
+    await stopView();
     let goBack: () => void = () => {};
     const isBack = new Promise<void>((done) => {
       goBack = done;
