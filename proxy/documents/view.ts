@@ -51,8 +51,10 @@ export type StoreViewParts = {
 
 /** A watch may be late by that much with what a release relies on. */
 const releaseMs = 5_000;
-/** A look that takes longer is not waited for: a pause must end. */
+/** A look for containers that takes longer is not waited for, and at first none for a release. */
 const lookMsMax = 1_000;
+/** From a look for a release that was not answered to the next. */
+const againMs = 200;
 
 /** A watch is silent while nothing changes, so whether a store that has failed is back is asked. */
 const probeMsDefault = 2_000;
@@ -106,26 +108,37 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     if (released.length === 0) return;
     releasedAtMs = nowMs();
     found.services = before;
-    const [kept] = await Promise.all([stillPaused(released, signal), lookForContainers(signal, null)]);
-    const names = new Set(kept.map(({ name }) => name));
-    found.services = [...after.filter(({ name }) => !names.has(name)), ...kept];
+    const names = new Set(released.map(({ name }) => name));
+    // Under another id, too: a pause that was made longer goes on.
+    const kept = (await certainServices(released, signal)).filter(
+      ({ name, pause }) => names.has(name) && pause !== null,
+    );
+    const keptNames = new Set(kept.map(({ name }) => name));
+    found.services = [...after.filter(({ name }) => !keptNames.has(name)), ...kept];
   }
 
   /**
-   * Those that nobody has released: a leader that was just replaced answers a watch with what was before a pause that is acknowledged by
-   * now, and nobody may pass then.
+   * What the store says for certain, with where the containers are then: a leader that was just replaced answers a watch with what was
+   * before a pause that is acknowledged by now, and nobody may pass then. That one does not answer such a question, so it is asked until
+   * somebody does, for as long as the pauses last by themselves.
    */
-  async function stillPaused(released: Documents['services'], signal: AbortSignal): Promise<Documents['services']> {
-    const entries = (await lookUp(proxyKeys.services, signal)) ?? [];
-    const { documents: now } = servicesOf(entries);
-    const isHeld = ({ name, pause }: Documents['services'][number]) =>
-      now.some((one) => one.name === name && one.pause?.id === pause?.id);
-    return released.filter(isHeld);
+  async function certainServices(released: Documents['services'], signal: AbortSignal): Promise<Documents['services']> {
+    const endMs = Math.max(...released.map(({ pause }) => pause?.untilMs ?? 0));
+    for (let patienceMs = lookMsMax; !signal.aborted && Date.now() < endMs; patienceMs *= 2) {
+      const waitMs = Math.min(patienceMs, endMs - Date.now());
+      const [entries] = await Promise.all([
+        lookUp(proxyKeys.services, waitMs, signal),
+        lookForContainers(signal, null),
+      ]);
+      if (entries !== null) return servicesOf(entries).documents;
+      await sleep(againMs, null, { signal }).catch(() => null);
+    }
+    return [];
   }
 
   /** What the store has for certain; null: it does not answer in time. */
-  async function lookUp(below: string, signal: AbortSignal): Promise<readonly Entry[] | null> {
-    const tooLate = sleep(lookMsMax, null, { signal, ref: false }).catch(() => null);
+  async function lookUp(below: string, waitMs: number, signal: AbortSignal): Promise<readonly Entry[] | null> {
+    const tooLate = sleep(waitMs, null, { signal, ref: false }).catch(() => null);
     const answer = store.list(`${below}/`, { fresh: true }).catch(() => null);
     return await Promise.race([answer, tooLate]);
   }
@@ -133,7 +146,7 @@ export function createStoreView(parts: StoreViewParts): StoreView {
   /** `otherwise`: what is taken if the store does not answer in time. One after the other: an older answer must not come last. */
   function lookForContainers(signal: AbortSignal, otherwise: readonly Entry[] | null): Promise<void> {
     looking = looking.then(async () => {
-      const entries = (await lookUp(proxyKeys.containers, signal)) ?? otherwise;
+      const entries = (await lookUp(proxyKeys.containers, lookMsMax, signal)) ?? otherwise;
       if (entries !== null) putContainers(entries);
     });
     return looking;

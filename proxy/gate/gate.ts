@@ -13,7 +13,7 @@ import { createTcpGate } from './tcp-gate.ts';
  * A whole proxy in this process: listens where the table says, and can hold. `apply` swaps the table at once for everything that
  * comes after; what has begun goes on as it was.
  */
-export type Gate = Pick<Services, 'pause' | 'release' | 'inFlight' | 'drain'> & {
+export type Gate = Pick<Services, 'pause' | 'release' | 'pauses' | 'inFlight' | 'drain'> & {
   /** Resolves when each listener is open or has failed, with the state of all. Tables older than the current one are ignored. */
   apply(table: Table): Promise<readonly ListenerStatus[]>;
   /** What is served now. */
@@ -74,6 +74,7 @@ export function createGate(options: GateOptions = {}): Gate {
     status: listeners.status,
     pause: services.pause,
     release: services.release,
+    pauses: services.pauses,
     inFlight: services.inFlight,
     drain: services.drain,
     async close(graceMs) {

@@ -21,6 +21,8 @@ export type Services = {
   pause(service: string, options: { readonly deadlineMs: number }): void;
   /** Ends a pause. `upstreams` by port of the container take the place of the table's until the next table; null: the table's. */
   release(service: string, upstreams: ReadonlyMap<number, readonly Endpoint[]> | null): void;
+  /** The ids of the pauses of tables that hold now. */
+  pauses(): readonly string[];
   inFlight(service: string): InFlight;
   /**
    * Waits up to `timeoutMs` for the requests in flight and for tunnels that end by themselves, then ends the others, politely
@@ -209,6 +211,7 @@ export function createServices(limits: GateLimits, nowMs: () => number = Date.no
       if (service.pause === null) renew(service);
       open(service);
     },
+    pauses: () => [...services.values()].flatMap(({ pause }) => pause?.id ?? []),
     inFlight: (name) => stateOf(find(name)),
     async drain(name, timeoutMs) {
       const service = find(name);

@@ -48,9 +48,8 @@ export function createStack({ gate, layers }: { readonly gate: Gate; readonly la
   let failures: ReadonlyMap<string, string> = new Map();
 
   async function serve(table: Table): Promise<void> {
-    const pauses = [...table.services.values()].flatMap(({ pause }) => pause?.id ?? []);
     // A pause that is not wanted any more is over as soon as the gate has heard of it.
-    wanted = pauses;
+    wanted = [...table.services.values()].flatMap(({ pause }) => pause?.id ?? []);
     const status = await gate.apply(table);
     const failed = new Set(status.flatMap(({ key, state }) => (state === 'failed' ? [key] : [])));
     const carried = withoutOthersPorts(table, failed);
@@ -61,8 +60,14 @@ export function createStack({ gate, layers }: { readonly gate: Gate; readonly la
       ),
     );
     if (failures.size > 0) return;
-    held = new Set(pauses);
+    held = new Set(wanted);
     generation = table.generation;
+  }
+
+  /** The gate knows best: a pause that has ended there, by itself say, does not begin again, whatever a later table wants. */
+  function pauses(): readonly string[] {
+    const holding = new Set(gate.pauses());
+    return wanted.filter((id) => held.has(id) && holding.has(id));
   }
 
   async function inLayers(service: ServiceName): Promise<Pick<InFlight, 'requests' | 'tunnels'>> {
@@ -94,12 +99,12 @@ export function createStack({ gate, layers }: { readonly gate: Gate; readonly la
       for (const layer of layers) for (const [key, text] of layer.problems()) all.set(key, text);
       return all;
     },
-    pauses: () => wanted.filter((id) => held.has(id)),
+    pauses,
     generation: () => generation,
     inFlight,
     async drain(service, pause, timeoutMs, tunnels) {
       const requirePause = () => {
-        if (held.has(pause) && wanted.includes(pause)) return;
+        if (pauses().includes(pause)) return;
         throw new FlockError('invalid-request', `service ${service} is not paused any more, so it is not drained`);
       };
       const endMs = performance.now() + timeoutMs;

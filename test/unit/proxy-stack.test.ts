@@ -20,16 +20,19 @@ describe('the stack', () => {
   let tunnels: number;
   let requests: number;
   let taken: string[];
+  let gatePauses: readonly string[];
   const listeners = (table: Table) => [...table.listeners.keys()].join(' ');
 
   const gate = {
     async apply(table: Table): Promise<readonly ListenerStatus[]> {
       done.push('gate');
+      gatePauses = [...table.services.values()].flatMap(({ pause }) => pause?.id ?? []);
       return [...table.listeners.keys()].map((key) =>
         taken.includes(key) ? { key, state: 'failed', problem: 'in use' } : { key, state: 'listening' },
       );
     },
     status: () => [],
+    pauses: () => gatePauses,
     inFlight: () => ({ requests: 0, tunnels: 0, held: 2 }),
     drain: async () => ({ requests: 0, tunnels: 0, held: 2, tunnelsClosed: 0 }),
   } as unknown as Gate;
@@ -66,6 +69,10 @@ describe('the stack', () => {
     failing = false;
     await stack.apply(table({ ...pause, id: 'p2' }));
     assert.deepEqual([stack.pauses(), stack.problems().size], [['p2'], 0]);
+    // It has ended by itself, and does not begin again.
+    gatePauses = [];
+    assert.deepEqual(stack.pauses(), []);
+    await rejects(stack.drain(db, 'p2', 60, 'wait'), 'invalid-request');
   });
 
   it('leaves a port that another program has to that program', async () => {
