@@ -106,7 +106,13 @@ export function createKernelLayer(parts: KernelParts): Layer {
     [have, numbers, ended, hostProblems] = [state, next, nextEnded, problems];
     // With a cut, too: it may be the first to bring a table whose own turn has failed.
     const before = applied?.table ?? emptyTable;
-    await forgetPaused(before, table);
+    try {
+      await forgetPaused(before, table);
+    } catch (error) {
+      // The table's turn does it again. Those that are cut have new numbers by now: none of them would be found, and told, by another try.
+      if (cut !== null) return;
+      throw error;
+    }
     applied = { table, around };
     const left = leftPlaces(before, table).flatMap(({ service, place }) => {
       const number = next.get(service);
