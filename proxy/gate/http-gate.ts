@@ -16,6 +16,7 @@ import { clientLeft, type Observe } from './observe.ts';
 import { endsOf, readHeader } from './proxy-protocol.ts';
 import type { Pass, Services } from './services.ts';
 import type { TcpGate } from './tcp-gate.ts';
+import { createTurns, headBytesOf } from './turns.ts';
 import { createUpgrades } from './upgrades.ts';
 
 export type HttpGate = {
@@ -38,8 +39,7 @@ export type HttpGateOptions = {
 export function createHttpGate(options: HttpGateOptions): HttpGate {
   const { services, limits, isTrusted, observe } = options;
   const forwarder = createForwarder(limits);
-  const lastOf = new WeakMap<Socket, ServerResponse>();
-  const aheadOf = new WeakMap<Socket, number>();
+  const turns = createTurns(limits);
   const upgrades = createUpgrades({ services, limits, forwarder });
 
   /** What the request is for and whose it is; the answer that it gets otherwise. */
@@ -55,28 +55,6 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     const address = req.socket.remoteAddress ?? '';
     const client = { address, protocol, authority: wanted.authority, isTrusted: isBehind || isTrusted(address) };
     return { target, client, path: wanted.path };
-  }
-
-  /** One after the other: a client may send several requests at once, and the second may rely on what the first has done. */
-  function inTurn(req: IncomingMessage, res: ServerResponse, start: () => void): void {
-    const before = lastOf.get(req.socket);
-    lastOf.set(req.socket, res);
-    if (before === undefined || before.closed) {
-      start();
-      return;
-    }
-    // Node goes on to read, and makes requests of all that comes, as long as no answer is waiting to be sent.
-    const bytes = bytesOf(req, limits);
-    const ahead = (aheadOf.get(req.socket) ?? 0) + bytes;
-    if (ahead > limits.aheadBytesMax) {
-      req.socket.destroy();
-      return;
-    }
-    aheadOf.set(req.socket, ahead);
-    before.once('close', () => {
-      aheadOf.set(req.socket, (aheadOf.get(req.socket) ?? 0) - bytes);
-      if (!req.socket.destroyed) start();
-    });
   }
 
   function onRequest(req: IncomingMessage, res: ServerResponse, way: Way) {
@@ -144,7 +122,7 @@ export function createHttpGate(options: HttpGateOptions): HttpGate {
     server.maxConnections = limits.connectionsPerListenerMax;
     server.timeout = limits.clientSilenceMsMax;
     server.on('request', (req, res) => {
-      inTurn(req, res, () => onRequest(req, res, way));
+      turns.take(req, res, () => onRequest(req, res, way));
     });
     server.on('upgrade', (req: IncomingMessage, socket: Socket, head: Buffer) => {
       // A client that resets its connection before the upgrade would end the process otherwise.
@@ -236,8 +214,7 @@ function tlsTarget(listener: Listener, name: string): Target | null {
 
 /** What a held request keeps in memory: its objects, its headers, and what is read of its body until the reading stops. */
 function bytesOf(req: IncomingMessage, limits: GateLimits): number {
-  let bytes = requestBytes;
-  for (const text of req.rawHeaders) bytes += text.length;
+  const bytes = headBytesOf(req);
   if (req.headers['transfer-encoding'] !== undefined) return bytes + limits.heldBodyBytesMax;
   return bytes + Math.min(Number(req.headers['content-length'] ?? 0), limits.heldBodyBytesMax);
 }
@@ -246,5 +223,3 @@ function bytesOf(req: IncomingMessage, limits: GateLimits): number {
 function plainAddress(address: string): string {
   return address.startsWith('::ffff:') ? address.slice(7) : address;
 }
-
-const requestBytes = 1024;

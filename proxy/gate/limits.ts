@@ -10,6 +10,8 @@ export type GateLimits = {
   readonly heldBodyBytesMax: number;
   /** Of what one connection has sent ahead: requests that wait for the answer to the one before, which no queue counts. */
   readonly aheadBytesMax: number;
+  /** Of such requests of all connections of a gate. */
+  readonly aheadCountMax: number;
   /** How long one request or connection waits. */
   readonly heldMsMax: number;
   /** A longer pause is cut to this. */
@@ -49,6 +51,7 @@ export const defaultLimits: GateLimits = {
   heldBytesMax: 64 * 1024 * 1024,
   heldBodyBytesMax: 64 * 1024,
   aheadBytesMax: 256 * 1024,
+  aheadCountMax: 10_000,
   heldMsMax,
   pauseMsMax: 120_000,
   releasedMax: 256,
