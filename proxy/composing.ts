@@ -24,16 +24,18 @@ export type Composed = {
 
 /**
  * What the table is made of: of other nodes what they say in the store, of this node what Docker says now. `local`: null while Docker
- * has never answered; then this node's containers are those of before. Pure.
+ * has never answered; then this node's containers are those of before. After another boot of the host (`isSameBoot` is false) they are
+ * nowhere until then: where they were others may be by now. Pure.
  */
 export function compose(parts: {
   readonly base: Base;
   readonly own: OwnNode;
   readonly local: readonly ContainerFacts[] | null;
+  readonly isSameBoot: boolean;
   readonly ports: PortState;
   readonly node: ProxyNodeDoc;
 }): Composed {
-  const { base, own, local, ports, node } = parts;
+  const { base, own, local, isSameBoot, ports, node } = parts;
   const { documents, self } = base;
   const isOther = (name: NodeName) => base.clusterId !== null && name !== own.node && name !== self;
   const others = documents.containers.filter((container) => isOther(container.node));
@@ -43,7 +45,7 @@ export function compose(parts: {
     .map((container) => ({ ...container, node: own.node }));
   const made =
     local === null
-      ? { containers: before, ports, missing: [] }
+      ? { containers: isSameBoot ? before : before.map(withoutPlace), ports, missing: [] }
       : ownContainers(local, { ...documents, containers: [...others, ...before] }, own, ports);
   return {
     documents: { ...documents, containers: [...others, ...made.containers], nodes },
@@ -51,6 +53,10 @@ export function compose(parts: {
     ports: made.ports,
     missing: made.missing,
   };
+}
+
+function withoutPlace(container: ContainerDoc): ContainerDoc {
+  return { ...container, address: null, gateway: null, healthy: false, starting: false };
 }
 
 const problemsMax = 64;

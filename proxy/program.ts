@@ -9,6 +9,7 @@ import { webPorts } from '../controller/model/host-ports.ts';
 import { listen } from '../controller/server/listen.ts';
 import { readVersion } from '../controller/server/version.ts';
 import { createWeb, serveWeb } from '../controller/server/web.ts';
+import { bootId } from '../plugin/boot-clock.ts';
 import type { ProxyApiParts } from './api/parts.ts';
 import { type Certificate, createCertificates } from './certificates.ts';
 import { createHomes, type HomesParts } from './documents/home.ts';
@@ -121,6 +122,7 @@ export async function run(parts: ProgramParts, signal: AbortSignal): Promise<voi
     certificates,
     drains,
     saved,
+    bootId: bootId(),
     save: saver.save,
     onTable: (seen) => metrics.setRoutes(routeNames(seen)),
     version,

@@ -18,6 +18,8 @@ export type Saved = {
   readonly self: NodeName;
   /** Of the cluster; null: the host was in none. */
   readonly clusterId: string | null;
+  /** Of the host, when Docker said last what this node has; null: not known. */
+  readonly bootId: string | null;
   readonly documents: Documents;
 };
 
@@ -27,6 +29,8 @@ const savedSchema = z.object({
   generation: z.int().nonnegative(),
   self: nodeName,
   clusterId: z.string().nullable(),
+  // Older proxies do not say it.
+  bootId: z.string().nullable().default(null),
   documents: z.object({
     containers: z.array(containerSchema),
     nodes: z.array(proxyNodeSchema),

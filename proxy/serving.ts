@@ -58,6 +58,8 @@ export type ServingParts = {
   readonly certificates: Certificates;
   readonly drains: Drains;
   readonly saved: Saved | null;
+  /** Of the host. */
+  readonly bootId: string;
   /** Keeps what the table was made of. Returns at once. */
   readonly save: (saved: Saved) => void;
   /** There is a new table, which the stack has not been given yet. */
@@ -76,8 +78,7 @@ export type ServingTimes = {
   /** How long a start waits for the store, if it has something from before. */
   readonly graceMs: number;
   /**
-   * The same for Docker. Longer than its first look waits for a container that is just being started: after a host's boot the addresses of
-   * before are those of other containers.
+   * The same for Docker. Longer than its first look waits for a container that is just being started.
    */
   readonly dockerGraceMs: number;
   /** Between two passes: as long as the last one took, within these bounds, so that connections get their share of the processor. */
@@ -98,7 +99,8 @@ export const servingTimes: ServingTimes = {
 };
 
 export function createServing(parts: ServingParts): Serving {
-  const { stack, docker, home, listening, certificates, drains, saved, save, onTable, version, nowMs, log } = parts;
+  const { stack, docker, home, listening, certificates, drains, saved, bootId, save, onTable, version, nowMs, log } =
+    parts;
   const times = { ...servingTimes, ...parts.times };
   const latch = createLatch();
   const releases = createReleases();
@@ -109,6 +111,8 @@ export function createServing(parts: ServingParts): Serving {
   let ports: PortState = noPorts;
   let content: string | null = null;
   let seen: Seen | null = null;
+  /** Of when Docker said last what there is. */
+  let seenInBoot = saved?.bootId ?? null;
   let self: NodeName | null = null;
   let local: ReadonlyMap<string, LocalContainer> = new Map();
   let linked: ReadonlySet<string> = new Set();
@@ -153,11 +157,13 @@ export function createServing(parts: ServingParts): Serving {
     const observed = observe(here);
     if (observed === null) return;
     const { from, found } = observed;
+    if (found !== null) seenInBoot = bootId;
     const node = nodeDoc(here, problems(here, []));
     const composed = compose({
       base: from,
       own: here.own,
       local: found?.map(({ facts }) => facts) ?? null,
+      isSameBoot: seenInBoot === bootId,
       ports,
       node,
     });
@@ -201,7 +207,7 @@ export function createServing(parts: ServingParts): Serving {
     }
     waiting = null;
     drains.consider(collected.records.services, stack.pauses(), nowMs());
-    if (isNew) save({ generation, self: here.own.node, clusterId: here.clusterId, documents });
+    if (isNew) save({ generation, self: here.own.node, clusterId: here.clusterId, bootId: seenInBoot, documents });
     return table;
   }
 

@@ -14,7 +14,7 @@ import type { ContainerEvent, DockerSource, Listed } from './source.ts';
  * INVARIANTS
  * - What is known comes from lists and inspections only; events say which containers to look at again.
  * - While Docker does not answer, what it said last stays.
- * - However many events come, there is one look at a time, `settleMs` apart, with `inspectionsMax` questions at once.
+ * - However many events come, there is one look at a time, `settleMs` apart, with few questions at once.
  * - A container that Docker does not describe keeps no other one from being seen: what was said of it last stays. Docker holds a container
  *   for as long as it starts it, the mounts of all its volumes included, and answers nothing about it meanwhile; one whose layer is broken
  *   it never describes.
@@ -74,6 +74,8 @@ export const dockerTimes: DockerTimes = {
   brokenMs: 10_000,
 };
 const inspectionsMax = 4;
+/** Of the first look: those that Docker is just starting, many after a boot, must not wait for each other. */
+const firstInspectionsMax = 64;
 /** With more containers to look at, everything is. */
 const dirtyMax = 1_000;
 
@@ -109,7 +111,7 @@ export function createDockerWatch<Inspected>(parts: DockerWatchParts<Inspected>)
       const before = known ?? new Map<string, Inspected>();
       const next = new Map<string, Inspected>();
       const bad = new Map<string, string>();
-      await eachOf(listed, async ({ id, name }) => {
+      await eachOf(listed, known === null ? firstInspectionsMax : inspectionsMax, async ({ id, name }) => {
         const old = before.get(id);
         if (old !== undefined && changed !== 'all' && !changed.has(id)) {
           next.set(id, old);
@@ -208,10 +210,14 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
   return setTimeout(ms, undefined, { signal }).catch(() => {});
 }
 
-async function eachOf<T extends object>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+async function eachOf<T extends object>(
+  items: readonly T[],
+  atOnce: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
   const rest = [...items];
   await Promise.all(
-    Array.from({ length: inspectionsMax }, async () => {
+    Array.from({ length: atOnce }, async () => {
       for (let item = rest.shift(); item !== undefined; item = rest.shift()) {
         await work(item).catch((error: unknown) => {
           // The others need not go on either.

@@ -205,7 +205,14 @@ describe('what the table is composed of', () => {
 
   it('is Docker’s word about this node and the store’s about the others', () => {
     const now = container('a', web);
-    const { documents: made, own: containers } = compose({ base, own, local: [now], ports: noPorts, node });
+    const { documents: made, own: containers } = compose({
+      base,
+      own,
+      local: [now],
+      isSameBoot: true,
+      ports: noPorts,
+      node,
+    });
     assert.deepEqual(addresses(made.containers), ['there 172.17.0.2', 'here 172.17.0.2']);
     assert.deepEqual(addresses(containers), ['here 172.17.0.2']);
     assert.deepEqual(
@@ -224,20 +231,39 @@ describe('what the table is composed of', () => {
   });
 
   it('is what was there before while Docker has never answered', () => {
-    const made = compose({ base, own, local: null, ports: noPorts, node });
+    const made = compose({ base, own, local: null, isSameBoot: true, ports: noPorts, node });
     assert.deepEqual(addresses(made.own), ['here 172.17.0.99']);
+  });
+
+  it('has this node’s containers nowhere after a boot, until Docker has answered', () => {
+    const made = compose({ base, own, local: null, isSameBoot: false, ports: noPorts, node });
+    assert.deepEqual(addresses(made.own), ['here null']);
+    const table = buildTable({ ...collect(made.documents, here, 1).records, generation: 1 }, here);
+    const places = [...table.services.values()].flatMap(({ endpoints }) => [...endpoints.values()].flat());
+    assert.deepEqual(
+      places.map(({ host }) => host),
+      ['10.0.0.2'],
+    );
+    assert.deepEqual([...table.inner.keys()], []);
   });
 
   it('has no container twice when the host has joined a cluster under another name', () => {
     const alone = { documents: documents({ containers: [container('a', web)] }), self: there, clusterId: null };
-    const made = compose({ base: alone, own, local: [container('a', web)], ports: noPorts, node });
+    const made = compose({ base: alone, own, local: [container('a', web)], isSameBoot: true, ports: noPorts, node });
     assert.deepEqual(addresses(made.documents.containers), ['here 172.17.0.2']);
     assert.deepEqual(Object.keys(made.own[0]?.inner.ports ?? {}), ['8080']);
   });
 
   it('has nothing of others on a host that is alone, whoever has written there', () => {
     const alone = { documents: { ...seen, members: null }, self: here, clusterId: null };
-    const made = compose({ base: alone, own: { ...own, isMember: false }, local: [], ports: noPorts, node });
+    const made = compose({
+      base: alone,
+      own: { ...own, isMember: false },
+      local: [],
+      isSameBoot: true,
+      ports: noPorts,
+      node,
+    });
     assert.deepEqual([made.documents.containers, made.documents.nodes], [[], [node]]);
   });
 
