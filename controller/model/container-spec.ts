@@ -26,10 +26,27 @@ export type SpecFacts = Omit<ObstacleFacts, 'networks'> & {
 export const workloadLabel = 'flock-workload';
 
 /**
- * When the first container of its workload was made, in ms since 1970. Of two claims to one route or link the older one keeps it: by
- * Docker's word a move would make the older one the younger one, and its clients would get to another service.
+ * When the first container of its workload was made, in ms since 1970, and the name of the container that this is said of: people copy
+ * labels (`docker commit`). Of two claims to one route or link the older one keeps it: by Docker's word a move would make the older one the
+ * younger one, and its clients would get to another service.
  */
 export const createdLabel = 'flock-created';
+
+type CreatedFacts = {
+  readonly Created: string;
+  readonly Name: string;
+  readonly Config: { readonly Labels?: Readonly<Record<string, string>> | null | undefined };
+};
+
+const createdText = ({ createdAtMs, name }: { readonly createdAtMs: number; readonly name: string }) =>
+  `${createdAtMs} ${name}`;
+
+/** When the first container of its workload was made, in ms since 1970; for one that flock has not made, when it was itself. Pure. */
+export function createdAtMsOf({ Created, Name, Config }: CreatedFacts): number {
+  const own = Math.max(0, Date.parse(Created) || 0);
+  const [, ms = '', name = ''] = /^(\d{1,15}) (.+)$/.exec(Config.Labels?.[createdLabel] ?? '') ?? [];
+  return name === Name.replace(/^\//, '') ? Math.min(own, Number(ms)) : own;
+}
 
 export function describeContainer(inspected: InspectedWorkload, facts: SpecFacts): Described {
   const labels = inspected.Config.Labels ?? {};
@@ -65,10 +82,10 @@ export function isOurs(labels: Readonly<Record<string, string>>, volumeDrivers: 
 /** The body of `POST /containers/create`. `image`: a name or an id, whatever means the image on this host. */
 export function createBodyOf(
   spec: ContainerSpec,
-  made: { readonly workload: WorkloadId; readonly createdAtMs: number; readonly image: string },
+  made: { readonly workload: WorkloadId; readonly createdAtMs: number; readonly name: string; readonly image: string },
 ): Readonly<Record<string, unknown>> {
   const labels = spec.create['Labels'];
-  const own = { [workloadLabel]: made.workload, [createdLabel]: String(made.createdAtMs) };
+  const own = { [workloadLabel]: made.workload, [createdLabel]: createdText(made) };
   return {
     ...spec.create,
     Image: made.image,

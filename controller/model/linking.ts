@@ -50,6 +50,8 @@ function named(doc: WorkloadDoc, others: readonly WorkloadDoc[] = []): readonly 
   return others.filter((other) => other.id !== doc.id && placesOf(other).some((place) => own.includes(place)));
 }
 
-function placesOf({ node, former }: WorkloadDoc): readonly NodeName[] {
-  return [node, ...former.map((one) => one.node)];
+/** Where it has been made: one that only waits there for its name knows nobody there. */
+function placesOf({ node, former, containerId }: WorkloadDoc): readonly NodeName[] {
+  const before = former.map((one) => one.node);
+  return containerId === null && before.length > 0 ? before : [node, ...before];
 }

@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import { type Described, workloadLabel } from '../model/container-spec.ts';
+import { createdAtMsOf, type Described, workloadLabel } from '../model/container-spec.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
 import type { NodeName, VolumeName } from '../model/names.ts';
 import {
@@ -98,12 +98,12 @@ export function newWorkload(
   volumes: readonly WorkloadVolume[],
   node: NodeName,
 ): WorkloadDoc {
-  const { status, created } = { status: inspected.State.Status, created: Date.parse(inspected.Created) };
+  const status = inspected.State.Status;
   return {
     id,
     ...described,
     volumes,
-    createdAtMs: Math.max(0, created || 0),
+    createdAtMs: createdAtMsOf(inspected),
     node,
     epoch: 1,
     containerId: inspected.Id,

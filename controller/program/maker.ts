@@ -87,7 +87,7 @@ export function createMaker(docker: MakerDocker, net: Pick<HostNet, 'subnets'>):
       await ensureNetworks(spec);
       let made = await madeBefore(workload);
       if (made === null) {
-        const body = createBodyOf(spec, { workload: id, createdAtMs, image: await imageOf(spec, name) });
+        const body = createBodyOf(spec, { workload: id, createdAtMs, name, image: await imageOf(spec, name) });
         made = await docker.create(name, body).catch((error: unknown) => {
           throw hasCode(error, 'docker-failed') && isNameTaken(error) ? nameTaken(name, error) : error;
         });

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { createdLabel } from '../../controller/model/container-spec.ts';
+import { createdAtMsOf } from '../../controller/model/container-spec.ts';
 import { isFlockDriver } from '../../controller/model/inspected.ts';
 import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
 import { type Declared, type LabelProblem, readLabels } from './labels.ts';
@@ -112,7 +112,7 @@ export function readContainer(inspected: Inspected, nodeAddress: string): LocalC
     facts: {
       id: inspected.Id,
       name: inspected.Name.replace(/^\//, ''),
-      createdAtMs: createdAtMs(inspected),
+      createdAtMs: createdAtMsOf(inspected),
       startedAtMs,
       state: state.Status,
       healthy: isRunning && (health === 'none' || health === 'healthy') && place.address !== null,
@@ -165,13 +165,6 @@ function placeOf(mode: string, networks: NonNullable<Inspected['NetworkSettings'
     return { address: null, gateway: null, problem: 'the container has no network, so nobody can reach it' };
   const problem = first.gateway === null ? `its network ${first.name} has no address of the host: no links` : null;
   return { address: first.address, gateway: first.gateway, problem };
-}
-
-/** People copy labels (`docker commit`), but nothing is older than what it was made after: the earlier of both counts. */
-function createdAtMs({ Created, Config }: Inspected): number {
-  const own = Math.max(0, Date.parse(Created) || 0);
-  const first = Config.Labels?.[createdLabel] ?? '';
-  return /^\d{1,15}$/.test(first) ? Math.min(own, Number(first)) : own;
 }
 
 function linkAndRouteProblems(declared: Declared, { address, problem }: Place): readonly LabelProblem[] {

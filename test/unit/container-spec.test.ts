@@ -87,6 +87,7 @@ describe('what is needed to make a container again', () => {
     const body = createBodyOf(first.spec, {
       workload: workloadIdFor(containerId),
       createdAtMs: 1_700_000_000_000,
+      name: 'db',
       image: 'postgres:15',
     });
     const { HostConfig, NetworkingConfig, Image, ...rest } = body as Record<string, object> & { Image: string };
@@ -118,7 +119,7 @@ describe('what is needed to make a container again', () => {
     assert.deepEqual(Object.keys(first.spec.networksNeeded), ['shop', 'back']);
     const made = rest['Labels'] as Record<string, string>;
     assert.equal(made[workloadLabel], workloadIdFor(containerId));
-    assert.equal(made[createdLabel], '1700000000000');
+    assert.equal(made[createdLabel], '1700000000000 db');
   });
 
   it('takes a MAC address along that somebody asked for, and none that Docker made up', () => {

@@ -142,6 +142,12 @@ describe('a workload of a dead node', () => {
     assert.deepEqual(lackingOn(n2, inNetwork('bridge'), [made]), []);
     assert.deepEqual(lackingOn(n2, inNetwork('bridge'), [{ ...made, node: n3 }]), ['a']);
     assert.deepEqual(lackingOn(n2, inNetwork('mine'), [a]), []);
+    // Another one of that name, from elsewhere, waits for the name there.
+    const stranger = { ...placedOn(linked('a', n1, []), n2, null, 'left'), id: workloadIdFor('cd'.repeat(32)) };
+    assert.deepEqual(lackingOn(n2, inNetwork('bridge'), [made, stranger]), []);
+    // And the other way: the one that was there is the stranger.
+    const moved = placedOn({ ...inNetwork('bridge'), node: n1 }, n2, null, 'left');
+    assert.deepEqual(lackingOn(n2, moved, [made, stranger]), ['a']);
   });
 
   it('goes where what it is linked with is, also by way of others, and not to a stranger of that name', () => {

@@ -32,12 +32,14 @@ describe('a container, as Docker describes it', () => {
   it('is as old as the first of its workload, so that a move takes no route from it', () => {
     const made = { Created: '2026-03-01T00:00:00Z' };
     const first = Date.parse('2026-01-01T00:00:00Z');
-    const ageOf = (label: string) => read({ ...web, [createdLabel]: label }, made).facts.createdAtMs;
+    const ageOf = (label: string, name = 'web1') =>
+      read({ ...web, [createdLabel]: `${label} ${name}` }, made).facts.createdAtMs;
     assert.equal(read(web, made).facts.createdAtMs, Date.parse(made.Created));
     assert.equal(ageOf(String(first)), first);
+    assert.equal(ageOf(String(first), 'web'), Date.parse(made.Created), 'made of its image by "docker commit"');
     assert.equal(ageOf('9'.repeat(15)), Date.parse(made.Created), 'never younger than it is');
     for (const odd of ['', '-1', 'x', '1e3', '9'.repeat(30)]) assert.equal(ageOf(odd), Date.parse(made.Created));
-    assert.deepEqual(read({ ...web, [createdLabel]: '1' }).facts.problems, []);
+    assert.deepEqual(read({ ...web, [createdLabel]: '1 web1' }).facts.problems, []);
   });
 
   it('is healthy when it runs and its health check, if there is one, has passed', () => {
@@ -239,6 +241,19 @@ describe('the watch on Docker', () => {
     assert.deepEqual(names(), ['slow', 'web']);
     stop.abort();
     await running;
+  });
+
+  it('waits so long for the first word of all together, however many Docker is just starting', async () => {
+    const digits = [...'abcdef12'];
+    for (const digit of digits) {
+      put(digit, `starting-${digit}`);
+      docker.beforeInspect.set(idOf(digit), () => sleep(60_000, undefined, { signal: stop.signal }).catch(() => {}));
+    }
+    put('9', 'other');
+    const beganMs = performance.now();
+    start();
+    await shows('other');
+    assert.ok(performance.now() - beganMs < 2 * times.firstPatienceMs);
   });
 
   it('sees the others where Docker can’t describe one, says so, and asks for that again', async () => {

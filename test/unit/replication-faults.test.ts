@@ -3,8 +3,11 @@ import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { datasetIdFor, parseSnapshotName, parseVolumeName, type SnapshotName } from '../../controller/model/names.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
+import { adaptSize } from '../../plugin/cluster/copy-upkeep.ts';
+import type { Storage } from '../../plugin/storage/storage.ts';
 import { resizeVolume } from '../../plugin/volumes/change.ts';
 import { never } from '../support/plugin-context.ts';
+import { silent } from '../support/proxy-fakes.ts';
 import { type SmallCluster, startSmallCluster } from '../support/small-cluster.ts';
 import { until } from '../support/until.ts';
 
@@ -94,26 +97,65 @@ describe('replication of a volume', () => {
       n2.context.state.byId(id)?.options.sizeBytes,
       (await n2.storage.list()).find((one) => one.id === id)?.quotaBytes,
     ];
-    assert.deepEqual(await sizes(), [1024 ** 2, 1024 ** 2]);
+    assert.deepEqual(await sizes(), [null, null]);
     await resizeVolume(n2.context, 'data', 4 * 1024 ** 2, never);
     assert.deepEqual(await sizes(), [4 * 1024 ** 2, 4 * 1024 ** 2]);
     await end();
   });
 
-  it('makes room in a copy for what its owner got room for', async function () {
+  it('limits no copy, which gets what the volume had before it was made smaller, too, and the volume wherever it goes', async function () {
     this.timeout(2 * waitMs);
     const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
-    await n1.create('data', { replicas: '1', size: '1M' });
+    await n1.create('data', { replicas: '1', size: '4M' });
     const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
+    const quota = async () => (await n2.storage.list()).find((one) => one.id === id)?.quotaBytes;
     const inSync = () => (n1.agent.copies(id)[0]?.state === 'in-sync' ? true : undefined);
     await until('there is a copy', waitMs, inSync);
+    assert.equal(await quota(), null);
+    // As a copy that was the volume has one still.
+    await n2.storage.resize(id, 1024 ** 2);
+    const record = n2.context.state.byId(id) as VolumeRecord;
+    n2.context.state.commit({ put: [{ ...record, options: { ...record.options, sizeBytes: 1024 ** 2 } }] });
     const end = await n1.use('data');
-    await resizeVolume(n1.context, 'data', 4 * 1024 ** 2, never);
+    const { receive } = n2.storage;
+    let refused = 0;
+    // As OpenZFS does.
+    n2.storage.receive = async (request, source, signal) => {
+      const limit = await quota();
+      if (limit === null || limit === undefined) return await receive(request, source, signal);
+      refused += 1;
+      throw new FlockError('storage-failed', 'quota exceeded');
+    };
     await n1.write('data', 'x'.repeat(2 * 1024 ** 2));
-    await until('the copy has that size, too', waitMs, async () =>
-      (await n2.storage.list())[0]?.quotaBytes === 4 * 1024 ** 2 ? true : undefined,
+    await n1.storage.snapshot(id, parseSnapshotName('large'));
+    await n1.write('data', 'small');
+    await resizeVolume(n1.context, 'data', 1024 ** 2, never);
+    await until('the copy follows', waitMs, async () =>
+      (await n2.storage.content.read(id, 'file'))?.toString() === 'small' ? true : undefined,
     );
+    assert.deepEqual([await quota(), refused], [null, 0]);
     await end();
+    const end2 = await n2.use('data');
+    assert.equal(await quota(), 1024 ** 2);
+    await end2();
+  });
+
+  it('limits a volume that holds more than its size to what it holds', async () => {
+    const id = datasetIdFor(parseVolumeName('data'), '0badcafe');
+    const record = { id, name: 'data', options: { sizeBytes: null } } as unknown as VolumeRecord;
+    const asked: (number | null)[] = [];
+    let hasFault = false;
+    const resize = async (_id: unknown, bytes: number | null) => {
+      asked.push(bytes);
+      if (hasFault) throw new FlockError('storage-failed', 'not now');
+      if (bytes !== null && bytes < 1_100) throw new FlockError('quota-below-usage', 'in use', { usedBytes: 1_100 });
+    };
+    const parts = { storage: { resize } as unknown as Storage, log: silent };
+    const sizeOf = (sizeBytes: number | null) => adaptSize(parts, record, { ...record.options, sizeBytes });
+    assert.deepEqual([await sizeOf(2_000), await sizeOf(1_000), await sizeOf(null)], [2_000, 1_100, null]);
+    assert.deepEqual(asked, [2_000, 1_000, 1_100]);
+    hasFault = true;
+    assert.equal(await sizeOf(1_000), null);
   });
 
   it('lets a copy go back to what was larger than the volume may be by now', async function () {
