@@ -8,7 +8,7 @@ import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import { type Snapshot, type Storage, stampBytesMax } from '../storage/storage.ts';
 import { datasetOptions } from '../volumes/context.ts';
-import { createUpkeep } from './copy-upkeep.ts';
+import { createUpkeep, optionsOfCopy } from './copy-upkeep.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, CopyState, PeerCalls, Tell, Transfer } from './ports.ts';
 import { createStashing, isCutOff, type Replica } from './stashing.ts';
@@ -153,7 +153,7 @@ export function createCopies(parts: CopiesParts): Copies {
       id: doc.id,
       name: doc.name,
       createdAtMs: doc.createdAtMs,
-      options: doc.options,
+      options: optionsOfCopy(doc),
       epoch: doc.epoch,
       phase: { kind: 'replica', owner: peer, stashing: null },
     };
@@ -195,9 +195,10 @@ export function createCopies(parts: CopiesParts): Copies {
       alone(transfer.doc.id, 'receiving', signal, async () => {
         const { doc, to, from, toIdentity } = transfer;
         const admitted = await admit(peer, { id: doc.id, epoch: doc.epoch });
-        const record = admitted === null ? newRecord(peer, doc) : await follow(admitted, doc, from === null);
+        const record = admitted === null ? newRecord(peer, doc) : await follow(admitted, doc);
         const { mode: _mode, uid: _uid, gid: _gid, stamp: _stamp, ...options } = datasetOptions(record, storage.kind);
-        const stamp = encodeStamp(record, stampBytesMax);
+        // What is known of the volume where only its dataset is left.
+        const stamp = encodeStamp({ ...record, options: doc.options }, stampBytesMax);
         const request = { id: doc.id, to, from, stamp, options, resumable: true };
         const stop = new AbortController();
         askedAtMs.set(doc.id, clock.bootMs());

@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
-import { messageOf } from '../../controller/model/errors.ts';
+import { hasCode, messageOf } from '../../controller/model/errors.ts';
 import { type DatasetId, internalSnapshotPrefix, parseSnapshotName } from '../../controller/model/names.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { State } from '../state.ts';
@@ -16,25 +16,41 @@ type UpkeepParts = {
 };
 
 /**
- * Gives a dataset that was a copy the size that its volume has by now. false: it has the one of its record still, which is no reason
- * to keep it from following, or from being the volume.
+ * Gives a dataset that was a copy the size that its volume has by now, and answers the size in bytes that it has then (null: no limit). What
+ * holds more than that, as a full volume does by a little, is limited to what it holds. What does not work is no reason to keep it from
+ * following, or from being the volume.
  */
 export async function adaptSize(
   { storage, log }: Pick<UpkeepParts, 'storage' | 'log'>,
   record: VolumeRecord,
   { sizeBytes }: VolumeRecord['options'],
-): Promise<boolean> {
-  if (sizeBytes === record.options.sizeBytes) return true;
+): Promise<number | null> {
+  if (sizeBytes === record.options.sizeBytes) return sizeBytes;
+  const resize = async (bytes: number | null) => {
+    await storage.resize(record.id, bytes);
+    return bytes;
+  };
   try {
-    await storage.resize(record.id, sizeBytes);
-    return true;
+    return await resize(sizeBytes).catch((error: unknown) => {
+      const used = hasCode(error, 'quota-below-usage') ? error.facts['usedBytes'] : null;
+      if (typeof used !== 'number') throw error;
+      return resize(used);
+    });
   } catch (error) {
     log.warn(
       { event: 'copy.not-resized', volume: record.name, dataset: record.id, reason: messageOf(error) },
       'a copy has not the size of its volume',
     );
-    return false;
+    return record.options.sizeBytes;
   }
+}
+
+/**
+ * The options that a copy of a volume has. It has no limit: streams bring what was before the volume was made smaller, too, and OpenZFS
+ * refuses those that are larger than the limit. The volume's own is set when the copy becomes the volume. Pure.
+ */
+export function optionsOfCopy({ options }: Pick<VolumeDoc, 'options'>): VolumeRecord['options'] {
+  return { ...options, sizeBytes: null };
 }
 
 /** What a copy needs so that streams fit to it, and that it can be the volume. To be called while nothing else is done with it. */
@@ -51,14 +67,12 @@ export function createUpkeep(parts: UpkeepParts) {
       for (const tag of holds) if (tag.startsWith(internalSnapshotPrefix)) await storage.release(id, name, tag);
   }
 
-  /**
-   * The options of a copy's record are those that its dataset has, so they change with it. A pool that checks the size (OpenZFS) refuses
-   * what is larger, so a larger one comes before the data; a smaller one that does not fit yet waits for what comes.
-   */
-  async function follow(record: Replica, { options }: VolumeDoc, isNew: boolean): Promise<Replica> {
+  /** The options of a copy's record are those that its dataset has, so they change with it. */
+  async function follow(record: Replica, doc: VolumeDoc): Promise<Replica> {
+    const options = optionsOfCopy(doc);
     if (JSON.stringify(options) === JSON.stringify(record.options)) return record;
-    const isSized = isNew || (await adaptSize(parts, record, options));
-    const { sizeBytes } = isSized ? options : record.options;
+    // Of a copy that was the volume, or begins anew.
+    const sizeBytes = (await storage.exists(record.id)) ? await adaptSize(parts, record, options) : null;
     const following: Replica = { ...record, options: { ...options, sizeBytes } };
     state.commit({ put: [following] });
     return following;

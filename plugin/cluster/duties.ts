@@ -256,9 +256,11 @@ export function createDuties(parts: DutyParts): Duties {
       // A stream of a newer owner may have been admitted while this waited for its turn.
       const isOvertaken = () => (state.byId(record.id)?.epoch ?? 0) > doc.epoch;
       const { options } = state.byId(record.id) ?? record;
-      // It may have been resized after the last stream. If that fails the record says what it has: people see it, and can resize it again.
-      if (!isOvertaken() && !(await adaptSize(parts, { ...record, options }, doc.options)))
-        promoted = { ...promoted, options: { ...doc.options, sizeBytes: options.sizeBytes } };
+      // Copies have no limit. Where it can't be given the volume's the record says what it has: people see it, and can resize it again.
+      if (!isOvertaken()) {
+        const sizeBytes = await adaptSize(parts, { ...record, options }, doc.options);
+        promoted = { ...promoted, options: { ...doc.options, sizeBytes } };
+      }
       if (!isOvertaken()) commit(promoted, 'promoted');
     });
     const latest = state.byId(record.id) ?? promoted;
