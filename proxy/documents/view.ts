@@ -51,7 +51,7 @@ export type StoreViewParts = {
 
 /** A watch may be late by that much with what a release relies on. */
 const releaseMs = 5_000;
-/** A look for containers that takes longer is not waited for, and at first none for a release. */
+/** A look near a release that takes longer is not waited for: what the watch has said is shown. */
 const lookMsMax = 1_000;
 /** From a look for a release that was not answered to the next. */
 const againMs = 200;
@@ -91,7 +91,7 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     for await (const entries of store.watch(`${below}/`, signal, failed)) {
       const isNearRelease = releasedAtMs !== null && nowMs() - releasedAtMs < releaseMs;
       if (below === proxyKeys.services) await putServices(() => put(entries), signal);
-      else if (below === proxyKeys.containers && isNearRelease) await lookForContainers(signal, entries);
+      else if (below === proxyKeys.containers && isNearRelease) await lookForContainers(lookMsMax, signal, entries);
       else put(entries);
       if (problems.size === wanted.length) documents = { ...found };
       answered();
@@ -113,24 +113,24 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     const kept = (await certainServices(released, signal)).filter(
       ({ name, pause }) => names.has(name) && pause !== null,
     );
+    releasedAtMs = nowMs();
     const keptNames = new Set(kept.map(({ name }) => name));
     found.services = [...after.filter(({ name }) => !keptNames.has(name)), ...kept];
   }
 
   /**
-   * What the store says for certain, with where the containers are then: a leader that was just replaced answers a watch with what was
-   * before a pause that is acknowledged by now, and nobody may pass then. That one does not answer such a question, so it is asked until
+   * What the store says for certain, after it has said where the containers are: a leader that was just replaced answers a watch with what
+   * was before a pause that is acknowledged by now, and nobody may pass then. That one does not answer such a question, so it is asked until
    * somebody does, for as long as the pauses last by themselves.
    */
   async function certainServices(released: Documents['services'], signal: AbortSignal): Promise<Documents['services']> {
     const endMs = Math.max(...released.map(({ pause }) => pause?.untilMs ?? 0));
-    for (let patienceMs = lookMsMax; !signal.aborted && Date.now() < endMs; patienceMs *= 2) {
-      const waitMs = Math.min(patienceMs, endMs - Date.now());
-      const [entries] = await Promise.all([
-        lookUp(proxyKeys.services, waitMs, signal),
-        lookForContainers(signal, null),
+    for (let leftMs = endMs - Date.now(); leftMs > 0 && !signal.aborted; leftMs = endMs - Date.now()) {
+      const [entries, isSeen] = await Promise.all([
+        lookUp(proxyKeys.services, leftMs, signal),
+        lookForContainers(leftMs, signal, null),
       ]);
-      if (entries !== null) return servicesOf(entries).documents;
+      if (entries !== null && isSeen) return servicesOf(entries).documents;
       await sleep(againMs, null, { signal }).catch(() => null);
     }
     return [];
@@ -143,13 +143,22 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     return await Promise.race([answer, tooLate]);
   }
 
-  /** `otherwise`: what is taken if the store does not answer in time. One after the other: an older answer must not come last. */
-  function lookForContainers(signal: AbortSignal, otherwise: readonly Entry[] | null): Promise<void> {
-    looking = looking.then(async () => {
-      const entries = (await lookUp(proxyKeys.containers, lookMsMax, signal)) ?? otherwise;
-      if (entries !== null) putContainers(entries);
+  /**
+   * `otherwise`: what is taken if the store does not answer in time. Answers whether it has. One after the other: an older answer must not
+   * come last.
+   */
+  function lookForContainers(
+    waitMs: number,
+    signal: AbortSignal,
+    otherwise: readonly Entry[] | null,
+  ): Promise<boolean> {
+    const look = looking.then(async () => {
+      const entries = await lookUp(proxyKeys.containers, waitMs, signal);
+      if (entries !== null || otherwise !== null) putContainers(entries ?? otherwise ?? []);
+      return entries !== null;
     });
-    return looking;
+    looking = look.then(() => {});
+    return look;
   }
 
   function failed(error: unknown): void {

@@ -412,6 +412,20 @@ describe('the view of the store', () => {
     await until('it is released', 2_000, () => now() === undefined || undefined);
   });
 
+  it('shows a release with where the containers are, however long the store takes for that', async () => {
+    let isAway = true;
+    const { goBack, now } = await goingBack(async (prefix, look) => {
+      if (isAway && prefix === `${proxyKeys.containers}/`) throw new Error('rpc error');
+      return await look();
+    });
+    await service(null);
+    goBack();
+    await sleep(600);
+    assert.equal(now(), 'p');
+    isAway = false;
+    await until('it is released', 2_000, () => now() === undefined || undefined);
+  });
+
   it('lets a pause go at its own time where nobody says whether it is released', async () => {
     const fails = async () => await Promise.reject(new Error('No cluster leader'));
     const { goBack, now } = await goingBack(fails, Date.now() + 1_500);
