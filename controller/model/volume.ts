@@ -53,6 +53,8 @@ export type Phase =
       } | null;
       /** The store is being asked to make this node the owner, or was by a process that did not live to see the answer. */
       readonly taking?: true | undefined;
+      /** Its dataset has no limit for certain, whatever size the options say: that is the volume's. */
+      readonly unlimited?: true | undefined;
     }
   /** What this node had written that is not in the surviving history of the volume `of`. */
   | {
@@ -146,6 +148,7 @@ const phaseSchema: z.ZodType<Phase> = z.discriminatedUnion('kind', [
       .object({ aside: datasetId, common: snapshotName.nullable(), isCovered: z.boolean().default(false) })
       .nullable(),
     taking: z.literal(true).optional(),
+    unlimited: z.literal(true).optional(),
   }),
   z.object({
     kind: z.literal('stashed'),

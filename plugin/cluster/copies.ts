@@ -8,10 +8,10 @@ import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import { type Snapshot, type Storage, stampBytesMax } from '../storage/storage.ts';
 import { datasetOptions } from '../volumes/context.ts';
-import { createUpkeep, optionsOfCopy } from './copy-upkeep.ts';
+import { createUpkeep } from './copy-upkeep.ts';
 import type { Directory } from './directory.ts';
 import type { Clock, CopyRequest, CopyState, PeerCalls, Tell, Transfer } from './ports.ts';
-import { createStashing, isCutOff, type Replica } from './stashing.ts';
+import { createStashing, isCutOff, isReplica, type Replica } from './stashing.ts';
 import { createWithheld } from './withheld.ts';
 
 /**
@@ -83,10 +83,6 @@ const ownerTag = parseHoldTag('flock.owner');
 /** What its owner has looked at or sent so shortly ago is wanted, whatever the document says: the last step of a handoff takes far less. */
 const wantedMs = 30_000;
 
-function isReplica(record: VolumeRecord): record is Replica {
-  return record.phase.kind === 'replica';
-}
-
 export function createCopies(parts: CopiesParts): Copies {
   const { storage, state, locks, clock, directory, onStale, log } = parts;
   const stashing = createStashing(parts);
@@ -153,7 +149,7 @@ export function createCopies(parts: CopiesParts): Copies {
       id: doc.id,
       name: doc.name,
       createdAtMs: doc.createdAtMs,
-      options: optionsOfCopy(doc),
+      options: doc.options,
       epoch: doc.epoch,
       phase: { kind: 'replica', owner: peer, stashing: null },
     };
@@ -195,11 +191,10 @@ export function createCopies(parts: CopiesParts): Copies {
       alone(transfer.doc.id, 'receiving', signal, async () => {
         const { doc, to, from, toIdentity } = transfer;
         const admitted = await admit(peer, { id: doc.id, epoch: doc.epoch });
-        const record = admitted === null ? newRecord(peer, doc) : await follow(admitted, doc);
+        const record = await follow(admitted ?? newRecord(peer, doc), doc);
         const { mode: _mode, uid: _uid, gid: _gid, stamp: _stamp, ...options } = datasetOptions(record, storage.kind);
-        // What is known of the volume where only its dataset is left.
-        const stamp = encodeStamp({ ...record, options: doc.options }, stampBytesMax);
-        const request = { id: doc.id, to, from, stamp, options, resumable: true };
+        const stamp = encodeStamp(record, stampBytesMax);
+        const request = { id: doc.id, to, from, stamp, options: { ...options, quotaBytes: null }, resumable: true };
         const stop = new AbortController();
         askedAtMs.set(doc.id, clock.bootMs());
         receiving.set(doc.id, stop);

@@ -15,42 +15,37 @@ type UpkeepParts = {
   readonly log: Logger;
 };
 
+/** What a full volume may hold above its limit, and needs to be emptied. */
+const slackBytes = 1024 ** 2;
+
 /**
- * Gives a dataset that was a copy the size that its volume has by now, and answers the size in bytes that it has then (null: no limit). What
- * holds more than that, as a full volume does by a little, is limited to what it holds. What does not work is no reason to keep it from
- * following, or from being the volume.
+ * Gives the dataset of a copy that becomes the volume the volume's size: copies have none. What holds more than that, as a full volume does
+ * by a little, is limited to what it holds: it has to be the volume all the same. Rejects if the pool can't.
  */
-export async function adaptSize(
-  { storage, log }: Pick<UpkeepParts, 'storage' | 'log'>,
-  record: VolumeRecord,
-  { sizeBytes }: VolumeRecord['options'],
-): Promise<number | null> {
-  if (sizeBytes === record.options.sizeBytes) return sizeBytes;
-  const resize = async (bytes: number | null) => {
-    await storage.resize(record.id, bytes);
-    return bytes;
-  };
+export async function limitCopy(
+  { storage, state, log }: Omit<UpkeepParts, 'clock'>,
+  copy: Replica,
+  options: VolumeRecord['options'],
+): Promise<void> {
+  const { id, name } = copy;
+  const { sizeBytes } = options;
+  if (sizeBytes === null && !mayBeLimited(copy)) return;
+  const { unlimited: _unlimited, ...phase } = copy.phase;
+  // Before: should this process end in between, the copy does not pass for one without a limit.
+  if (sizeBytes !== null) state.commit({ put: [{ ...copy, options, phase }] });
   try {
-    return await resize(sizeBytes).catch((error: unknown) => {
-      const used = hasCode(error, 'quota-below-usage') ? error.facts['usedBytes'] : null;
-      if (typeof used !== 'number') throw error;
-      return resize(used);
-    });
+    await storage.resize(id, sizeBytes);
   } catch (error) {
-    log.warn(
-      { event: 'copy.not-resized', volume: record.name, dataset: record.id, reason: messageOf(error) },
-      'a copy has not the size of its volume',
-    );
-    return record.options.sizeBytes;
+    const used = hasCode(error, 'quota-below-usage') ? error.facts['usedBytes'] : null;
+    if (typeof used !== 'number') throw error;
+    await storage.resize(id, used + slackBytes);
+    log.warn({ event: 'copy.larger', volume: name, dataset: id, reason: messageOf(error) }, 'limited to what it holds');
   }
 }
 
-/**
- * The options that a copy of a volume has. It has no limit: streams bring what was before the volume was made smaller, too, and OpenZFS
- * refuses those that are larger than the limit. The volume's own is set when the copy becomes the volume. Pure.
- */
-export function optionsOfCopy({ options }: Pick<VolumeDoc, 'options'>): VolumeRecord['options'] {
-  return { ...options, sizeBytes: null };
+/** Whether the dataset of a copy may have a limit, from when it was the volume. Pure. */
+function mayBeLimited({ phase, options }: Replica): boolean {
+  return phase.unlimited !== true && options.sizeBytes !== null;
 }
 
 /** What a copy needs so that streams fit to it, and that it can be the volume. To be called while nothing else is done with it. */
@@ -67,15 +62,33 @@ export function createUpkeep(parts: UpkeepParts) {
       for (const tag of holds) if (tag.startsWith(internalSnapshotPrefix)) await storage.release(id, name, tag);
   }
 
-  /** The options of a copy's record are those that its dataset has, so they change with it. */
-  async function follow(record: Replica, doc: VolumeDoc): Promise<Replica> {
-    const options = optionsOfCopy(doc);
-    if (JSON.stringify(options) === JSON.stringify(record.options)) return record;
-    // Of a copy that was the volume, or begins anew.
-    const sizeBytes = (await storage.exists(record.id)) ? await adaptSize(parts, record, options) : null;
-    const following: Replica = { ...record, options: { ...options, sizeBytes } };
+  /**
+   * The record has the options that its volume has by now. Its dataset has no limit: streams bring what was before the volume was made
+   * smaller, too, and OpenZFS refuses those that are larger than the limit.
+   */
+  async function follow(record: Replica, { options }: VolumeDoc): Promise<Replica> {
+    const isLifted = mayBeLimited(record) && (await lift(record));
+    if (!isLifted && JSON.stringify(options) === JSON.stringify(record.options)) return record;
+    const following: Replica = isLifted
+      ? { ...record, options, phase: { ...record.phase, unlimited: true } }
+      : { ...record, options };
     state.commit({ put: [following] });
     return following;
+  }
+
+  /** false: not now, which is no reason to keep the copy from following what fits. */
+  async function lift({ id, name }: Replica): Promise<boolean> {
+    if (!(await storage.exists(id))) return false;
+    try {
+      await storage.resize(id, null);
+      return true;
+    } catch (error) {
+      log.warn(
+        { event: 'copy.not-resized', volume: name, dataset: id, reason: messageOf(error) },
+        'a copy has a limit still, and refuses what is larger',
+      );
+      return false;
+    }
   }
 
   /**

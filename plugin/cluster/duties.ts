@@ -8,7 +8,7 @@ import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Copies } from './copies.ts';
-import { adaptSize } from './copy-upkeep.ts';
+import { limitCopy } from './copy-upkeep.ts';
 import type { Directory, SeenVolume } from './directory.ts';
 import { eachOf } from './each-of.ts';
 import type { Lease } from './lease.ts';
@@ -17,7 +17,7 @@ import type { Clock, Peers, Tell, Users } from './ports.ts';
 import type { Proofs } from './proofs.ts';
 import type { Replicator } from './replicator.ts';
 import type { Retreat } from './retreat.ts';
-import { isCutOff } from './stashing.ts';
+import { isCutOff, isReplica } from './stashing.ts';
 import type { Transitions } from './transitions.ts';
 
 /**
@@ -245,24 +245,27 @@ export function createDuties(parts: DutyParts): Duties {
   async function promote(record: VolumeRecord, { doc, session: locker }: SeenVolume): Promise<VolumeRecord> {
     if (lease.session() === null) return record;
     if (!(await storage.exists(record.id))) throw new Error(`the copy of ${quote(record.name)} is not in the pool`);
-    let promoted: VolumeRecord = {
+    const promoted: VolumeRecord = {
       ...record,
       name: doc.name,
       options: doc.options,
       epoch: doc.epoch,
       phase: { kind: 'ready' },
     };
-    await copies.settle(record.id, async () => {
+    const fault = await copies.settle(record.id, async () => {
       // A stream of a newer owner may have been admitted while this waited for its turn.
-      const isOvertaken = () => (state.byId(record.id)?.epoch ?? 0) > doc.epoch;
-      const { options } = state.byId(record.id) ?? record;
-      // Copies have no limit. Where it can't be given the volume's the record says what it has: people see it, and can resize it again.
-      if (!isOvertaken()) {
-        const sizeBytes = await adaptSize(parts, { ...record, options }, doc.options);
-        promoted = { ...promoted, options: { ...doc.options, sizeBytes } };
+      const copy = state.byId(record.id) ?? record;
+      if (copy.epoch > doc.epoch) return null;
+      try {
+        if (isReplica(copy)) await limitCopy(parts, copy, doc.options);
+      } catch (error) {
+        // Not thrown here, where it would mean that the store may make this node the owner later.
+        return { error };
       }
-      if (!isOvertaken()) commit(promoted, 'promoted');
+      commit(promoted, 'promoted');
+      return null;
     });
+    if (fault !== null) throw fault.error;
     const latest = state.byId(record.id) ?? promoted;
     if (latest.epoch > doc.epoch) return latest;
     // Not with the session of now: it may be a newer one, with which nothing is locked.

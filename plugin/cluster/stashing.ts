@@ -34,26 +34,26 @@ export type StashingParts = {
   readonly log: Logger;
 };
 
+export function isReplica(record: VolumeRecord): record is Replica {
+  return record.phase.kind === 'replica';
+}
+
 /** What a copy has beside its owner's history was being set aside. */
 export function isCutOff(record: VolumeRecord | null | undefined): boolean {
   return record?.phase.kind === 'replica' && record.phase.stashing !== null;
 }
 
 export function createStashing({ storage, state, clock, stashMs, destroy, tell, log }: StashingParts): Stashing {
-  /** The dataset `aside` is there, and the copy is as it was at `common`. false: what was made anew for that has no limit. */
-  async function setAside(id: DatasetId, aside: VolumeRecord, common: SnapshotName | null): Promise<boolean> {
+  /** The dataset `aside` is there, and the copy is as it was at `common`. */
+  async function setAside(id: DatasetId, aside: VolumeRecord, common: SnapshotName | null): Promise<void> {
     const options = { ...datasetOptions(aside, storage.kind), mode: null, uid: null, gid: null };
     await storage.unmount(id);
     await storage.abandonReceive(id);
-    try {
-      await part(id, aside.id, common, options);
-      return true;
-    } catch (error) {
+    await part(id, aside.id, common, options).catch(async (error: unknown) => {
       // The volume was made smaller since, or was full: it may hold a little more than its size. The copy would never follow again.
       if (!hasCode(error, 'quota-below-usage')) throw error;
       await part(id, aside.id, common, { ...options, quotaBytes: null });
-      return false;
-    }
+    });
   }
 
   async function part(id: DatasetId, aside: DatasetId, common: SnapshotName | null, options: DatasetOptions) {
@@ -76,10 +76,10 @@ export function createStashing({ storage, state, clock, stashMs, destroy, tell, 
         ? { kind: 'destroying' }
         : { kind: 'stashed', of: record.id, stashedAtMs: nowMs, expiresAtMs: nowMs + stashMs(), common },
     };
-    const isLimited = await setAside(record.id, taken, common);
-    // As the dataset is: the next stream, or whatever makes it the volume, gives it the size that the volume has.
-    const options = isLimited ? record.options : { ...record.options, sizeBytes: null };
-    const done: Replica = { ...record, options, phase: { ...record.phase, stashing: null } };
+    await setAside(record.id, taken, common);
+    // What was made anew for that may have the limit of the volume.
+    const { unlimited: _unlimited, ...phase } = record.phase;
+    const done: Replica = { ...record, phase: { ...phase, stashing: null } };
     state.commit({ put: [taken, done] });
     const facts = { volume: record.name, dataset: record.id, common };
     if (isCovered) {

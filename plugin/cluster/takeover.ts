@@ -112,8 +112,8 @@ export function createTakeover(parts: TakeoverParts): Takeover {
   function note(id: DatasetId, taking: { readonly taking?: true }, epoch?: number): void {
     const record = state.byId(id);
     if (record?.phase.kind !== 'replica') return;
-    const { kind, owner, stashing } = record.phase;
-    state.commit({ put: [{ ...record, epoch: epoch ?? record.epoch, phase: { kind, owner, stashing, ...taking } }] });
+    const { taking: _before, ...phase } = record.phase;
+    state.commit({ put: [{ ...record, epoch: epoch ?? record.epoch, phase: { ...phase, ...taking } }] });
   }
 
   /** The record of the copy. Throws `no-place` where there is none that could be taken. */

@@ -56,12 +56,22 @@ async function adopt(context: Context, signal: AbortSignal): Promise<void> {
       const isFree = !ownsName(adopted) || context.state.byName(found.name) === undefined;
       const record = isFree ? adopted : trashed(context, adopted);
       context.state.commit({ put: [record] });
+      await limitAdopted(context, record, dataset.quotaBytes);
       context.log.warn(
         { event: 'volume.adopted', volume: record.name, dataset: record.id, phase: record.phase.kind },
         'dataset without a record adopted',
       );
     });
   }
+}
+
+/** What was a copy on another node has no limit. One that holds more than its size goes on without: people see how much it holds. */
+async function limitAdopted({ storage, log }: Context, record: VolumeRecord, quotaBytes: number | null): Promise<void> {
+  const { id, name, phase, options } = record;
+  if (phase.kind !== 'ready' || options.sizeBytes === null || quotaBytes !== null) return;
+  await storage.resize(id, options.sizeBytes).catch((error: unknown) => {
+    log.warn({ event: 'volume.unlimited', volume: name, dataset: id, reason: messageOf(error) }, 'resize it');
+  });
 }
 
 function asidesOf({ phase }: VolumeRecord): readonly DatasetId[] {

@@ -3,7 +3,9 @@ import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { datasetIdFor, parseSnapshotName, parseVolumeName, type SnapshotName } from '../../controller/model/names.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
-import { adaptSize } from '../../plugin/cluster/copy-upkeep.ts';
+import { limitCopy } from '../../plugin/cluster/copy-upkeep.ts';
+import type { Replica } from '../../plugin/cluster/stashing.ts';
+import type { State } from '../../plugin/state.ts';
 import type { Storage } from '../../plugin/storage/storage.ts';
 import { resizeVolume } from '../../plugin/volumes/change.ts';
 import { never } from '../support/plugin-context.ts';
@@ -80,27 +82,38 @@ describe('replication of a volume', () => {
     assert.equal((await n2.storage.list())[0]?.quotaBytes, 4 * 1024 ** 2);
   });
 
-  it('says what size a volume has where it could not get the one that it was given', async function () {
+  it('is no volume without the limit of its size, however its pool or its process fails meanwhile', async function () {
     this.timeout(2 * waitMs);
     const [n1, n2] = [cluster.node('n1'), cluster.node('n2')];
     await n1.create('data', { replicas: '1', size: '1M' });
     const id = n1.context.state.byName(parseVolumeName('data'))?.id as never;
     await until('there is a copy', waitMs, () => (n1.agent.copies(id)[0]?.state === 'in-sync' ? true : undefined));
+    const quota = async () => (await n2.storage.list()).find((one) => one.id === id)?.quotaBytes;
+    const recordHere = () => n2.context.state.byId(id);
     const { resize } = n2.storage;
-    n2.storage.resize = async () => {
+    const answers = [resize, resize].map((before) => async (...args: Parameters<typeof resize>) => {
+      // It is done, and nobody hears of it; or nothing is done.
+      if (refusals === 1) await before(...args);
+      refusals += 1;
       throw new FlockError('pool-unusable', 'not now');
-    };
+    });
+    let refusals = 0;
+    n2.storage.resize = async (...args) => await (answers[refusals] ?? resize)(...args);
     await resizeVolume(n1.context, 'data', 4 * 1024 ** 2, never);
-    const end = await n2.use('data');
-    n2.storage.resize = resize;
-    const sizes = async () => [
-      n2.context.state.byId(id)?.options.sizeBytes,
-      (await n2.storage.list()).find((one) => one.id === id)?.quotaBytes,
-    ];
-    assert.deepEqual(await sizes(), [null, null]);
-    await resizeVolume(n2.context, 'data', 4 * 1024 ** 2, never);
-    assert.deepEqual(await sizes(), [4 * 1024 ** 2, 4 * 1024 ** 2]);
+    const end = await until('it is there', waitMs, async () => await n2.use('data').catch(() => undefined));
+    assert.deepEqual([refusals, await quota(), recordHere()?.options.sizeBytes], [2, 4 * 1024 ** 2, 4 * 1024 ** 2]);
     await end();
+    // A copy again, as long as that one's process did not say otherwise.
+    const back = await n1.use('data');
+    await resizeVolume(n1.context, 'data', 8 * 1024 ** 2, never);
+    await n1.write('data', 'x'.repeat(6 * 1024 ** 2));
+    await until('the copy has it, and no limit', waitMs, async () =>
+      (await n2.storage.content.read(id, 'file'))?.length === 6 * 1024 ** 2 && (await quota()) === null
+        ? true
+        : undefined,
+    );
+    assert.deepEqual(recordHere()?.options.sizeBytes, 8 * 1024 ** 2);
+    await back();
   });
 
   it('limits no copy, which gets what the volume had before it was made smaller, too, and the volume wherever it goes', async function () {
@@ -142,7 +155,6 @@ describe('replication of a volume', () => {
 
   it('limits a volume that holds more than its size to what it holds', async () => {
     const id = datasetIdFor(parseVolumeName('data'), '0badcafe');
-    const record = { id, name: 'data', options: { sizeBytes: null } } as unknown as VolumeRecord;
     const asked: (number | null)[] = [];
     let hasFault = false;
     const resize = async (_id: unknown, bytes: number | null) => {
@@ -150,12 +162,31 @@ describe('replication of a volume', () => {
       if (hasFault) throw new FlockError('storage-failed', 'not now');
       if (bytes !== null && bytes < 1_100) throw new FlockError('quota-below-usage', 'in use', { usedBytes: 1_100 });
     };
-    const parts = { storage: { resize } as unknown as Storage, log: silent };
-    const sizeOf = (sizeBytes: number | null) => adaptSize(parts, record, { ...record.options, sizeBytes });
-    assert.deepEqual([await sizeOf(2_000), await sizeOf(1_000), await sizeOf(null)], [2_000, 1_100, null]);
-    assert.deepEqual(asked, [2_000, 1_000, 1_100]);
+    const noted: VolumeRecord[] = [];
+    const state = { commit: ({ put }: { put: VolumeRecord[] }) => noted.push(...put) } as unknown as State;
+    const parts = { storage: { resize } as unknown as Storage, state, log: silent };
+    const phase = { kind: 'replica', owner: 'n1', stashing: null, unlimited: true };
+    const copyOf = (sizeBytes: number | null, more: object = {}) =>
+      ({ id, name: 'data', options: { sizeBytes }, phase: { ...phase, ...more } }) as unknown as Replica;
+    const limit = async (sizeBytes: number | null, copy = copyOf(null)) =>
+      await limitCopy(parts, copy, { ...copy.options, sizeBytes });
+    for (const size of [2_000, 1_000]) await limit(size);
+    assert.deepEqual(asked.splice(0), [2_000, 1_000, 1_100 + 1024 ** 2]);
+    assert.deepEqual(
+      noted.map(({ phase: { kind, ...rest }, options }) => [kind, 'unlimited' in rest, options.sizeBytes]),
+      [
+        ['replica', false, 2_000],
+        ['replica', false, 1_000],
+      ],
+    );
+    await limit(null);
+    await limit(null, copyOf(2_000));
+    await limit(null, copyOf(null, { unlimited: undefined }));
+    assert.deepEqual(asked.splice(0), []);
+    await limit(null, copyOf(2_000, { unlimited: undefined }));
+    assert.deepEqual(asked.splice(0), [null]);
     hasFault = true;
-    assert.equal(await sizeOf(1_000), null);
+    await assert.rejects(limit(1_000), /not now/);
   });
 
   it('lets a copy go back to what was larger than the volume may be by now', async function () {

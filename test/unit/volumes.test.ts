@@ -325,7 +325,9 @@ describe('volumes', () => {
   it('finds the volumes of a pool that came without its state file', async () => {
     const pool = memoryHost();
     const before = await createFixture(pool);
-    await createVolume(before.context, 'db', { size: '1M', protect: 'true' }, never);
+    const made = await createVolume(before.context, 'db', { size: '1M', protect: 'true' }, never);
+    // As in a pool where it was a copy.
+    await before.context.storage.resize(made?.id as never, null);
     await before.dispose();
     const after = await createFixture(pool);
     await recover(after.context, never);
@@ -334,6 +336,7 @@ describe('volumes', () => {
       [adopted?.phase.kind, adopted?.options.sizeBytes, adopted?.options.protect],
       ['ready', 1024 ** 2, true],
     );
+    assert.equal((await after.context.storage.list())[0]?.quotaBytes, 1024 ** 2);
     await after.dispose();
   });
 });
