@@ -79,6 +79,7 @@ export function createStoreView(parts: StoreViewParts): StoreView {
   let documents: Documents | null = null;
   let fault: string | null = null;
   let releasedAtMs: number | null = null;
+  let releasing = 0;
   let looking: Promise<void> = Promise.resolve();
   let putContainers: (entries: readonly Entry[]) => void = () => {};
 
@@ -89,7 +90,7 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     };
     if (below === proxyKeys.containers) putContainers = put;
     for await (const entries of store.watch(`${below}/`, signal, failed)) {
-      const isNearRelease = releasedAtMs !== null && nowMs() - releasedAtMs < releaseMs;
+      const isNearRelease = releasing > 0 || (releasedAtMs !== null && nowMs() - releasedAtMs < releaseMs);
       if (below === proxyKeys.services) await putServices(() => put(entries), signal);
       else if (below === proxyKeys.containers && isNearRelease) await lookForContainers(lookMsMax, signal, entries);
       else put(entries);
@@ -98,32 +99,39 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     }
   }
 
-  /** What is released is shown after what was looked up for it. */
+  /** What is released, or is to end earlier, is shown after what was looked up for it. */
   async function putServices(put: () => void, signal: AbortSignal): Promise<void> {
     const before = found.services;
     put();
     const after = found.services;
-    const isPaused = (name: ServiceName) => after.some((one) => one.name === name && one.pause !== null);
-    const released = before.filter(({ name, pause }) => pause !== null && !isPaused(name));
+    const isPaused = (name: ServiceName, id: string, untilMs: number) =>
+      after.some(
+        (one) => one.name === name && one.pause !== null && (one.pause.id === id || one.pause.untilMs >= untilMs),
+      );
+    const released = before.filter(({ name, pause }) => pause !== null && !isPaused(name, pause.id, pause.untilMs));
     if (released.length === 0) return;
-    releasedAtMs = nowMs();
+    releasing += 1;
     found.services = before;
     const names = new Set(released.map(({ name }) => name));
-    // Under another id, too: a pause that was made longer goes on.
-    const kept = (await certainServices(released, signal)).filter(
-      ({ name, pause }) => names.has(name) && pause !== null,
-    );
-    releasedAtMs = nowMs();
-    const keptNames = new Set(kept.map(({ name }) => name));
-    found.services = [...after.filter(({ name }) => !keptNames.has(name)), ...kept];
+    const certain = await certainServices(released, signal).finally(() => {
+      releasing -= 1;
+      releasedAtMs = nowMs();
+    });
+    found.services =
+      certain === null
+        ? after
+        : [...after.filter(({ name }) => !names.has(name)), ...certain.filter(({ name }) => names.has(name))];
   }
 
   /**
    * What the store says for certain, after it has said where the containers are: a leader that was just replaced answers a watch with what
    * was before a pause that is acknowledged by now, and nobody may pass then. That one does not answer such a question, so it is asked until
-   * somebody does, for as long as the pauses last by themselves.
+   * somebody does, for as long as the pauses last by themselves. Null: nobody has.
    */
-  async function certainServices(released: Documents['services'], signal: AbortSignal): Promise<Documents['services']> {
+  async function certainServices(
+    released: Documents['services'],
+    signal: AbortSignal,
+  ): Promise<Documents['services'] | null> {
     const endMs = Math.max(...released.map(({ pause }) => pause?.untilMs ?? 0));
     for (let leftMs = endMs - Date.now(); leftMs > 0 && !signal.aborted; leftMs = endMs - Date.now()) {
       const [entries, isSeen] = await Promise.all([
@@ -133,7 +141,7 @@ export function createStoreView(parts: StoreViewParts): StoreView {
       if (entries !== null && isSeen) return servicesOf(entries).documents;
       await sleep(againMs, null, { signal }).catch(() => null);
     }
-    return [];
+    return null;
   }
 
   /** What the store has for certain; null: it does not answer in time. */

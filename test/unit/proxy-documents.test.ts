@@ -348,6 +348,7 @@ describe('the view of the store', () => {
   async function goingBack(
     list: (prefix: string, look: () => Promise<readonly Entry[]>) => Promise<readonly Entry[]>,
     untilMs = pause.untilMs,
+    earlier: readonly (typeof pause)[] = [],
   ) {
     await stopView();
     let goBack: () => void = () => {};
@@ -365,8 +366,9 @@ describe('the view of the store', () => {
           seen.push(entries);
           yield entries;
           if (entries.length === 0) continue;
+          if (seen.length <= 1 + earlier.length) continue;
           await isBack;
-          yield seen[0] ?? [];
+          yield seen.at(-2) ?? [];
           return yield* all;
         }
       },
@@ -374,6 +376,10 @@ describe('the view of the store', () => {
     view = createStoreView({ store: old, isCluster: true, onChange: () => {}, log: silent, probeMs: 20 });
     running = view.run(stop.signal);
     await complete();
+    for (const one of earlier) {
+      await service(one);
+      await until('it is seen', 2_000, () => view.documents()?.services[0]?.pause?.id === one.id || undefined);
+    }
     await service({ ...pause, untilMs });
     const now = () => view.documents()?.services.find(({ name }) => name === web)?.pause?.id;
     await until('it is paused', 2_000, now);
@@ -410,6 +416,15 @@ describe('the view of the store', () => {
     await until('the longer one is seen', 5_000, () => now() === 'longer' || undefined);
     await service(null);
     await until('it is released', 2_000, () => now() === undefined || undefined);
+  });
+
+  it('nor for one that is over by now because of one that was shorter', async () => {
+    const { goBack, now } = await goingBack(async (_prefix, look) => await look(), Date.now() + 60_000, [
+      { ...pause, id: 'short', untilMs: Date.now() + 100 },
+    ]);
+    goBack();
+    await sleep(300);
+    assert.equal(now(), 'p');
   });
 
   it('shows a release with where the containers are, however long the store takes for that', async () => {
