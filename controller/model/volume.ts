@@ -27,7 +27,11 @@ export type Phase =
       readonly kind: 'creating';
       readonly source: { readonly id: DatasetId; readonly snapshot: SnapshotName | null } | null;
     }
-  | { readonly kind: 'ready' }
+  | {
+      readonly kind: 'ready';
+      /** Its dataset may not have the limit that the options say, and is to get it soon. */
+      readonly unlimited?: true | undefined;
+    }
   | { readonly kind: 'rolling-back'; readonly snapshot: SnapshotName; readonly aside: DatasetId }
   | {
       readonly kind: 'trashed';
@@ -131,7 +135,7 @@ const phaseSchema: z.ZodType<Phase> = z.discriminatedUnion('kind', [
     kind: z.literal('creating'),
     source: z.object({ id: datasetId, snapshot: snapshotName.nullable() }).nullable(),
   }),
-  z.object({ kind: z.literal('ready') }),
+  z.object({ kind: z.literal('ready'), unlimited: z.literal(true).optional() }),
   z.object({ kind: z.literal('rolling-back'), snapshot: snapshotName, aside: datasetId }),
   z.object({
     kind: z.literal('trashed'),
@@ -196,6 +200,11 @@ export function encodeStamp(record: VolumeRecord, bytesMax: number): string {
     'invalid-option',
     `the options of volume ${quote(name)} take ${bytes} bytes, at most ${bytesMax} fit: use fewer zfs. properties`,
   );
+}
+
+/** What becomes a volume again: as a copy, or set aside, it has needed no limit. Pure. */
+export function readyAnew({ sizeBytes }: VolumeOptions): Phase {
+  return sizeBytes === null ? { kind: 'ready' } : { kind: 'ready', unlimited: true };
 }
 
 const stampSchema = z.object({ name: volumeName, created: count, options: z.record(z.string(), z.unknown()) });

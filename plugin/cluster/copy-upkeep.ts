@@ -1,8 +1,7 @@
 import type { Logger } from 'pino';
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
-import { hasCode, messageOf } from '../../controller/model/errors.ts';
+import { messageOf } from '../../controller/model/errors.ts';
 import { type DatasetId, internalSnapshotPrefix, parseSnapshotName } from '../../controller/model/names.ts';
-import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { State } from '../state.ts';
 import type { Storage } from '../storage/storage.ts';
 import type { Clock } from './ports.ts';
@@ -15,36 +14,8 @@ type UpkeepParts = {
   readonly log: Logger;
 };
 
-/** What a full volume may hold above its limit, and needs to be emptied. */
-const slackBytes = 1024 ** 2;
-
-/**
- * Gives the dataset of a copy that becomes the volume the volume's size: copies have none. What holds more than that, as a full volume does
- * by a little, is limited to what it holds: it has to be the volume all the same. Rejects if the pool can't.
- */
-export async function limitCopy(
-  { storage, state, log }: Omit<UpkeepParts, 'clock'>,
-  copy: Replica,
-  options: VolumeRecord['options'],
-): Promise<void> {
-  const { id, name } = copy;
-  const { sizeBytes } = options;
-  if (sizeBytes === null && !mayBeLimited(copy)) return;
-  const { unlimited: _unlimited, ...phase } = copy.phase;
-  // Before: should this process end in between, the copy does not pass for one without a limit.
-  if (sizeBytes !== null) state.commit({ put: [{ ...copy, options, phase }] });
-  try {
-    await storage.resize(id, sizeBytes);
-  } catch (error) {
-    const used = hasCode(error, 'quota-below-usage') ? error.facts['usedBytes'] : null;
-    if (typeof used !== 'number') throw error;
-    await storage.resize(id, used + slackBytes);
-    log.warn({ event: 'copy.larger', volume: name, dataset: id, reason: messageOf(error) }, 'limited to what it holds');
-  }
-}
-
 /** Whether the dataset of a copy may have a limit, from when it was the volume. Pure. */
-function mayBeLimited({ phase, options }: Replica): boolean {
+export function mayBeLimited({ phase, options }: Replica): boolean {
   return phase.unlimited !== true && options.sizeBytes !== null;
 }
 
@@ -67,18 +38,18 @@ export function createUpkeep(parts: UpkeepParts) {
    * smaller, too, and OpenZFS refuses those that are larger than the limit.
    */
   async function follow(record: Replica, { options }: VolumeDoc): Promise<Replica> {
-    const isLifted = mayBeLimited(record) && (await lift(record));
-    if (!isLifted && JSON.stringify(options) === JSON.stringify(record.options)) return record;
-    const following: Replica = isLifted
-      ? { ...record, options, phase: { ...record.phase, unlimited: true } }
-      : { ...record, options };
+    let following: Replica = { ...record, options };
+    if (mayBeLimited(record) && (await storage.exists(record.id)))
+      following = (await lift(record))
+        ? { ...following, phase: { ...record.phase, unlimited: true } }
+        : { ...following, options: { ...options, sizeBytes: record.options.sizeBytes } };
+    if (JSON.stringify(following) === JSON.stringify(record)) return record;
     state.commit({ put: [following] });
     return following;
   }
 
   /** false: not now, which is no reason to keep the copy from following what fits. */
   async function lift({ id, name }: Replica): Promise<boolean> {
-    if (!(await storage.exists(id))) return false;
     try {
       await storage.resize(id, null);
       return true;

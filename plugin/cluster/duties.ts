@@ -3,12 +3,13 @@ import { messageOf, unreachable } from '../../controller/model/errors.ts';
 import { type DatasetId, type NodeName, quote } from '../../controller/model/names.ts';
 import { type Duty, dutyOf, trashedOf } from '../../controller/model/ownership.ts';
 import { historyFrom } from '../../controller/model/replication.ts';
-import type { VolumeRecord } from '../../controller/model/volume.ts';
+import { readyAnew, type VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import type { Storage } from '../storage/storage.ts';
+import { isLimitDue, limitVolume } from '../volumes/limit.ts';
 import type { Copies } from './copies.ts';
-import { limitCopy } from './copy-upkeep.ts';
+import { mayBeLimited } from './copy-upkeep.ts';
 import type { Directory, SeenVolume } from './directory.ts';
 import { eachOf } from './each-of.ts';
 import type { Lease } from './lease.ts';
@@ -114,7 +115,7 @@ export function createDuties(parts: DutyParts): Duties {
       )
         proofs.locked(id, session, Number.NEGATIVE_INFINITY);
       const { kind } = dutyNow(volume, record);
-      if (kind !== 'none' || isCutOff(record)) due.push(id);
+      if (kind !== 'none' || isCutOff(record) || (record !== null && isLimitDue(record))) due.push(id);
       if (kind !== 'discard') orphans.forget(id);
     }
     // After a session was lost a thousand volumes want to be locked again.
@@ -130,7 +131,11 @@ export function createDuties(parts: DutyParts): Duties {
       const isGivenUp = dutyNow(directory.volume(id), state.byId(id) ?? null).kind === 'give-up';
       // A command that waits for the disk may hold the lock; to give the volume up, and only that, changes nothing but the store.
       if (isGivenUp) await settle(id, limit, ({ kind }) => kind === 'give-up');
-      else await locks.with(key, 'reconciliation', limit, () => settle(id, limit));
+      else
+        await locks.with(key, 'reconciliation', limit, async () => {
+          await settle(id, limit);
+          await limitVolume(parts, id);
+        });
       noted.delete(id);
     } catch (error) {
       // Users that wait for the disk can't be ended, and all that is left to do here needs the pool.
@@ -188,7 +193,7 @@ export function createDuties(parts: DutyParts): Duties {
         return;
       case 'keep':
         if (volume === null || !(await transitions.reaffirm(volume))) return;
-        commit({ ...record, phase: { kind: 'ready' } }, 'kept');
+        commit({ ...record, phase: readyAnew(record.options) }, 'kept');
         return;
       case 'follow':
         await release(record.id);
@@ -226,7 +231,7 @@ export function createDuties(parts: DutyParts): Duties {
         if (record.phase.kind === 'rolling-back' || directory.node(node) === null) return;
         // What was being handed over can't be passed on any more: a late transaction compares the document that is gone.
         const doc = await transitions.claim(record);
-        commit({ ...record, epoch: doc.epoch, phase: { kind: 'ready' } }, 'published');
+        commit({ ...record, epoch: doc.epoch, phase: readyAnew(record.options) }, 'published');
         return;
       }
       case 'republish': {
@@ -245,32 +250,21 @@ export function createDuties(parts: DutyParts): Duties {
   async function promote(record: VolumeRecord, { doc, session: locker }: SeenVolume): Promise<VolumeRecord> {
     if (lease.session() === null) return record;
     if (!(await storage.exists(record.id))) throw new Error(`the copy of ${quote(record.name)} is not in the pool`);
-    const promoted: VolumeRecord = {
-      ...record,
-      name: doc.name,
-      options: doc.options,
-      epoch: doc.epoch,
-      phase: { kind: 'ready' },
-    };
-    const fault = await copies.settle(record.id, async () => {
-      // A stream of a newer owner may have been admitted while this waited for its turn.
+    let promoted: VolumeRecord = { ...record, name: doc.name, options: doc.options, epoch: doc.epoch };
+    await copies.settle(record.id, () => {
       const copy = state.byId(record.id) ?? record;
-      if (copy.epoch > doc.epoch) return null;
-      try {
-        if (isReplica(copy)) await limitCopy(parts, copy, doc.options);
-      } catch (error) {
-        // Not thrown here, where it would mean that the store may make this node the owner later.
-        return { error };
-      }
-      commit(promoted, 'promoted');
-      return null;
+      const isLimitKnown = doc.options.sizeBytes === null && !(isReplica(copy) && mayBeLimited(copy));
+      promoted = { ...promoted, phase: isLimitKnown ? { kind: 'ready' } : { kind: 'ready', unlimited: true } };
+      // A stream of a newer owner may have been admitted while this waited for its turn.
+      if (copy.epoch <= doc.epoch) commit(promoted, 'promoted');
     });
-    if (fault !== null) throw fault.error;
     const latest = state.byId(record.id) ?? promoted;
     if (latest.epoch > doc.epoch) return latest;
     // Not with the session of now: it may be a newer one, with which nothing is locked.
     if (locker !== null) proofs.locked(record.id, locker, Number.NEGATIVE_INFINITY);
     replicator.touch(record.id);
+    // For its limit, which nobody waits for.
+    wake();
     return promoted;
   }
 
@@ -282,16 +276,18 @@ export function createDuties(parts: DutyParts): Duties {
     );
   }
 
+  function wake(): void {
+    isDue = true;
+    wakeUp();
+  }
+
   async function release(id: DatasetId): Promise<void> {
     proofs.dropped(id);
     await replicator.drop(id);
   }
 
   return {
-    wake() {
-      isDue = true;
-      wakeUp();
-    },
+    wake,
     settle,
     promote,
     async run(signal) {

@@ -1,9 +1,10 @@
 import { messageOf } from '../../controller/model/errors.ts';
 import type { DatasetId } from '../../controller/model/names.ts';
 import { noOptions } from '../../controller/model/options.ts';
-import { ownsName, recordFromStamp, type VolumeRecord } from '../../controller/model/volume.ts';
+import { ownsName, readyAnew, recordFromStamp, type VolumeRecord } from '../../controller/model/volume.ts';
 import type { Context } from './context.ts';
 import { finishCreating } from './create.ts';
+import { isLimitDue, limitSoon } from './limit.ts';
 import { finishRollback } from './snapshots.ts';
 
 /**
@@ -33,6 +34,8 @@ export async function recover(context: Context, signal: AbortSignal): Promise<vo
     });
   }
   await adopt(context, signal);
+  for (const record of context.state.all().filter(isLimitDue))
+    await context.locks.with(record.name, 'limiting', signal, () => limitSoon(context, record.id));
 }
 
 async function adopt(context: Context, signal: AbortSignal): Promise<void> {
@@ -54,9 +57,8 @@ async function adopt(context: Context, signal: AbortSignal): Promise<void> {
       const adopted = context.ownership.adopt(found);
       if (adopted === null) return;
       const isFree = !ownsName(adopted) || context.state.byName(found.name) === undefined;
-      const record = isFree ? adopted : trashed(context, adopted);
+      const record = isFree ? limitedSoon(adopted, dataset.quotaBytes) : trashed(context, adopted);
       context.state.commit({ put: [record] });
-      await limitAdopted(context, record, dataset.quotaBytes);
       context.log.warn(
         { event: 'volume.adopted', volume: record.name, dataset: record.id, phase: record.phase.kind },
         'dataset without a record adopted',
@@ -65,13 +67,10 @@ async function adopt(context: Context, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** What was a copy on another node has no limit. One that holds more than its size goes on without: people see how much it holds. */
-async function limitAdopted({ storage, log }: Context, record: VolumeRecord, quotaBytes: number | null): Promise<void> {
-  const { id, name, phase, options } = record;
-  if (phase.kind !== 'ready' || options.sizeBytes === null || quotaBytes !== null) return;
-  await storage.resize(id, options.sizeBytes).catch((error: unknown) => {
-    log.warn({ event: 'volume.unlimited', volume: name, dataset: id, reason: messageOf(error) }, 'resize it');
-  });
+/** It may have been a copy. */
+function limitedSoon(record: VolumeRecord, quotaBytes: number | null): VolumeRecord {
+  const isDue = record.phase.kind === 'ready' && quotaBytes === null;
+  return isDue ? { ...record, phase: readyAnew(record.options) } : record;
 }
 
 function asidesOf({ phase }: VolumeRecord): readonly DatasetId[] {

@@ -1,9 +1,10 @@
 import { FlockError } from '../../controller/model/errors.ts';
 import { parseDatasetId, parseVolumeName, quote } from '../../controller/model/names.ts';
-import { encodeStamp, type VolumeRecord } from '../../controller/model/volume.ts';
+import { encodeStamp, readyAnew, type VolumeRecord } from '../../controller/model/volume.ts';
 import { stampBytesMax } from '../storage/storage.ts';
 import { type Context, refuseInUse } from './context.ts';
 import { startDestroying } from './destroy.ts';
+import { limitSoon } from './limit.ts';
 
 export type StashedVolume = VolumeRecord & { readonly phase: Extract<VolumeRecord['phase'], { kind: 'stashed' }> };
 
@@ -28,9 +29,10 @@ export async function restoreStash(
       const stashed = findStash(context, reference);
       if (context.state.byName(name) !== undefined || context.ownership.elsewhere(name) !== null)
         throw new FlockError('volume-exists', `there is a volume ${quote(name)} already: give the stash another name`);
-      const claimed = await context.ownership.claim({ ...stashed, name, epoch: 0, phase: { kind: 'ready' } });
+      const claimed = await context.ownership.claim({ ...stashed, name, epoch: 0, phase: readyAnew(stashed.options) });
       await context.storage.stamp(claimed.id, encodeStamp(claimed, stampBytesMax));
       context.state.commit({ put: [claimed] });
+      await limitSoon(context, claimed.id);
       context.ownership.touched(claimed.id);
       context.log.info({ event: 'stash.restored', volume: name, dataset: claimed.id }, 'a stash became a volume');
       return claimed;

@@ -1,9 +1,10 @@
 import { FlockError, hasCode, messageOf } from '../../controller/model/errors.ts';
 import { isDatasetId, parseVolumeName, quote, type VolumeName } from '../../controller/model/names.ts';
-import { encodeStamp, type VolumeRecord } from '../../controller/model/volume.ts';
+import { encodeStamp, readyAnew, type VolumeRecord } from '../../controller/model/volume.ts';
 import { stampBytesMax } from '../storage/storage.ts';
 import { type Context, existingVolume, refuseInUse, refuseUnreadable } from './context.ts';
 import { finishDestroying, startDestroying } from './destroy.ts';
+import { limitSoon } from './limit.ts';
 
 export type TrashedVolume = VolumeRecord & { readonly phase: Extract<VolumeRecord['phase'], { kind: 'trashed' }> };
 
@@ -87,9 +88,10 @@ export async function restoreVolume(
           `there is a volume ${quote(name)} already: restore under another name, "flockctl trash restore ${record.id} NEW_NAME"`,
         );
       }
-      const restored = await context.ownership.restore({ ...record, name, phase: { kind: 'ready' } });
+      const restored = await context.ownership.restore({ ...record, name, phase: readyAnew(record.options) });
       if (name !== record.name) await context.storage.stamp(record.id, encodeStamp(restored, stampBytesMax));
       context.state.commit({ put: [restored] });
+      await limitSoon(context, restored.id);
       context.log.info(
         { event: 'volume.restored', volume: name, dataset: record.id },
         'volume brought back from the trash',

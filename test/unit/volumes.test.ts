@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { FlockError } from '../../controller/model/errors.ts';
 import { parseVolumeName } from '../../controller/model/names.ts';
 import { snapshotName } from '../../controller/model/replication.ts';
+import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { createMemory } from '../../plugin/storage/memory.ts';
 import { useGraceMs } from '../../plugin/uses.ts';
 import { protectVolume, resizeVolume } from '../../plugin/volumes/change.ts';
@@ -338,5 +340,35 @@ describe('volumes', () => {
     );
     assert.equal((await after.context.storage.list())[0]?.quotaBytes, 1024 ** 2);
     await after.dispose();
+  });
+
+  it('limits what has become a volume anew to its size, or to what it holds if that is more', async () => {
+    const host = await createFixture(memoryHost());
+    const { storage, state } = host.context;
+    await createVolume(host.context, 'db', { size: '1M' }, never);
+    const record = state.byName(parseVolumeName('db')) as VolumeRecord;
+    const quota = async () => (await storage.list())[0]?.quotaBytes;
+    const due = { ...record, phase: { kind: 'ready', unlimited: true } } as const;
+    const { resize } = storage;
+    for (const [limit, used] of [
+      [1024 ** 2, null],
+      [3 * 1024 ** 2, 2 * 1024 ** 2],
+    ] as const) {
+      await resize(record.id, null);
+      storage.resize = async (id, bytes) => {
+        if (used === null || bytes === null || bytes >= used) return await resize(id, bytes);
+        throw new FlockError('quota-below-usage', 'it holds more', { usedBytes: used });
+      };
+      state.commit({ put: [due] });
+      await recover(host.context, never);
+      assert.deepEqual([await quota(), state.byId(record.id)?.phase], [limit, { kind: 'ready' }]);
+    }
+    storage.resize = async () => {
+      throw new FlockError('pool-unusable', 'not now');
+    };
+    state.commit({ put: [due] });
+    await recover(host.context, never);
+    assert.deepEqual(state.byId(record.id)?.phase, due.phase, 'later');
+    await host.dispose();
   });
 });
