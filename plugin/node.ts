@@ -19,6 +19,7 @@ import { createStorage, ensurePool, loadSettings, saveSettings } from './pool.ts
 import { openState, type State } from './state.ts';
 import type { PoolMaker } from './storage/storage.ts';
 import type { Context } from './volumes/context.ts';
+import { limitVolumes } from './volumes/limit.ts';
 import { sweepMounts } from './volumes/mounts.ts';
 import { absentOwnership, type Ownership, soleOwnership } from './volumes/ownership.ts';
 import { recover } from './volumes/recover.ts';
@@ -130,6 +131,7 @@ export function createNode(
     const table = await readMountTable();
     await sweepMounts(current, (id) => mountedAt(table, current.storage.mountPath(id)) !== null, signal);
     await sweepTrash(current, signal);
+    await limitVolumes(current, signal);
   }
 
   /** A member whose part in the cluster does not run yet must not act as if everything here were its own. */

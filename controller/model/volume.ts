@@ -29,8 +29,8 @@ export type Phase =
     }
   | {
       readonly kind: 'ready';
-      /** Its dataset may not have the limit that the options say, and is to get it soon. */
-      readonly unlimited?: true | undefined;
+      /** Its dataset may not have the limit that the options say, and is to get it soon. `larger`: it holds more, and is limited to that. */
+      readonly unlimited?: true | 'larger' | undefined;
     }
   | { readonly kind: 'rolling-back'; readonly snapshot: SnapshotName; readonly aside: DatasetId }
   | {
@@ -135,7 +135,7 @@ const phaseSchema: z.ZodType<Phase> = z.discriminatedUnion('kind', [
     kind: z.literal('creating'),
     source: z.object({ id: datasetId, snapshot: snapshotName.nullable() }).nullable(),
   }),
-  z.object({ kind: z.literal('ready'), unlimited: z.literal(true).optional() }),
+  z.object({ kind: z.literal('ready'), unlimited: z.literal([true, 'larger']).optional() }),
   z.object({ kind: z.literal('rolling-back'), snapshot: snapshotName, aside: datasetId }),
   z.object({
     kind: z.literal('trashed'),

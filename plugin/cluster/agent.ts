@@ -10,6 +10,7 @@ import { createDuties } from './duties.ts';
 import { createExtraCopies } from './extra-copies.ts';
 import { createFence, tellFence } from './fence.ts';
 import { createLease } from './lease.ts';
+import { createLimiting } from './limiting.ts';
 import { createMoving } from './moving.ts';
 import { createObtaining } from './obtaining.ts';
 import { createOwnership } from './owning.ts';
@@ -136,9 +137,11 @@ export function createAgent(parts: AgentParts): Agent {
     replicator,
     retreat,
     tellWatchdog: fence.watch,
+    onPromoted: () => limiting.wake(),
     tell,
     log,
   });
+  const limiting = createLimiting(context, retreat);
   const moving = createMoving({
     node,
     store,
@@ -256,6 +259,7 @@ export function createAgent(parts: AgentParts): Agent {
         lease.run(signal),
         directory.run(signal),
         retreat.run(signal),
+        limiting.run(signal),
         fence.run(signal),
         promises.run(signal),
         duties.run(signal),

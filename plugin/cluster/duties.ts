@@ -7,7 +7,6 @@ import { readyAnew, type VolumeRecord } from '../../controller/model/volume.ts';
 import type { Locks } from '../locks.ts';
 import type { State } from '../state.ts';
 import type { Storage } from '../storage/storage.ts';
-import { isLimitDue, limitVolume } from '../volumes/limit.ts';
 import type { Copies } from './copies.ts';
 import { mayBeLimited } from './copy-upkeep.ts';
 import type { Directory, SeenVolume } from './directory.ts';
@@ -55,6 +54,8 @@ export type DutyParts = {
   readonly retreat: Pick<Retreat, 'stateOf' | 'regained' | 'fault'>;
   /** Resolves when the watchdog knows until when the volume may be written. */
   readonly tellWatchdog: (id: DatasetId) => Promise<void>;
+  /** A volume has come here, which may have no limit yet. */
+  readonly onPromoted: () => void;
   readonly tell: Tell;
   readonly log: Logger;
 };
@@ -81,6 +82,7 @@ export function createDuties(parts: DutyParts): Duties {
     replicator,
     retreat,
     tellWatchdog,
+    onPromoted,
     log,
   } = parts;
   const noted = new Map<DatasetId, string>();
@@ -115,7 +117,7 @@ export function createDuties(parts: DutyParts): Duties {
       )
         proofs.locked(id, session, Number.NEGATIVE_INFINITY);
       const { kind } = dutyNow(volume, record);
-      if (kind !== 'none' || isCutOff(record) || (record !== null && isLimitDue(record))) due.push(id);
+      if (kind !== 'none' || isCutOff(record)) due.push(id);
       if (kind !== 'discard') orphans.forget(id);
     }
     // After a session was lost a thousand volumes want to be locked again.
@@ -131,11 +133,7 @@ export function createDuties(parts: DutyParts): Duties {
       const isGivenUp = dutyNow(directory.volume(id), state.byId(id) ?? null).kind === 'give-up';
       // A command that waits for the disk may hold the lock; to give the volume up, and only that, changes nothing but the store.
       if (isGivenUp) await settle(id, limit, ({ kind }) => kind === 'give-up');
-      else
-        await locks.with(key, 'reconciliation', limit, async () => {
-          await settle(id, limit);
-          await limitVolume(parts, id);
-        });
+      else await locks.with(key, 'reconciliation', limit, () => settle(id, limit));
       noted.delete(id);
     } catch (error) {
       // Users that wait for the disk can't be ended, and all that is left to do here needs the pool.
@@ -263,8 +261,7 @@ export function createDuties(parts: DutyParts): Duties {
     // Not with the session of now: it may be a newer one, with which nothing is locked.
     if (locker !== null) proofs.locked(record.id, locker, Number.NEGATIVE_INFINITY);
     replicator.touch(record.id);
-    // For its limit, which nobody waits for.
-    wake();
+    onPromoted();
     return promoted;
   }
 
@@ -276,18 +273,16 @@ export function createDuties(parts: DutyParts): Duties {
     );
   }
 
-  function wake(): void {
-    isDue = true;
-    wakeUp();
-  }
-
   async function release(id: DatasetId): Promise<void> {
     proofs.dropped(id);
     await replicator.drop(id);
   }
 
   return {
-    wake,
+    wake() {
+      isDue = true;
+      wakeUp();
+    },
     settle,
     promote,
     async run(signal) {

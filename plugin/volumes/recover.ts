@@ -4,7 +4,6 @@ import { noOptions } from '../../controller/model/options.ts';
 import { ownsName, readyAnew, recordFromStamp, type VolumeRecord } from '../../controller/model/volume.ts';
 import type { Context } from './context.ts';
 import { finishCreating } from './create.ts';
-import { isLimitDue, limitSoon } from './limit.ts';
 import { finishRollback } from './snapshots.ts';
 
 /**
@@ -34,8 +33,6 @@ export async function recover(context: Context, signal: AbortSignal): Promise<vo
     });
   }
   await adopt(context, signal);
-  for (const record of context.state.all().filter(isLimitDue))
-    await context.locks.with(record.name, 'limiting', signal, () => limitSoon(context, record.id));
 }
 
 async function adopt(context: Context, signal: AbortSignal): Promise<void> {

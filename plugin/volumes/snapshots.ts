@@ -9,7 +9,7 @@ import {
 } from '../../controller/model/names.ts';
 import { lastReached } from '../../controller/model/replication.ts';
 import { trashMsDefault } from '../../controller/model/settings.ts';
-import type { VolumeRecord } from '../../controller/model/volume.ts';
+import { readyAnew, type VolumeRecord } from '../../controller/model/volume.ts';
 import { CommandError } from '../exec.ts';
 import type { Snapshot } from '../storage/storage.ts';
 import { type Context, datasetOptions, readyVolume, refuseInUse } from './context.ts';
@@ -111,7 +111,7 @@ export async function finishRollback(context: Context, record: VolumeRecord): Pr
     await context.storage.rollback(record.id, snapshot, aside, options);
   } catch (error) {
     if (isRefusal(error) && (await isUntouched(context, record.id, snapshot, aside))) {
-      context.state.commit({ put: [{ ...record, phase: { kind: 'ready' } }] });
+      context.state.commit({ put: [{ ...record, phase: readyAnew(record.options) }] });
       context.log.warn(
         {
           event: 'volume.rollback-refused',

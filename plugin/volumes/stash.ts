@@ -4,7 +4,6 @@ import { encodeStamp, readyAnew, type VolumeRecord } from '../../controller/mode
 import { stampBytesMax } from '../storage/storage.ts';
 import { type Context, refuseInUse } from './context.ts';
 import { startDestroying } from './destroy.ts';
-import { limitSoon } from './limit.ts';
 
 export type StashedVolume = VolumeRecord & { readonly phase: Extract<VolumeRecord['phase'], { kind: 'stashed' }> };
 
@@ -32,7 +31,6 @@ export async function restoreStash(
       const claimed = await context.ownership.claim({ ...stashed, name, epoch: 0, phase: readyAnew(stashed.options) });
       await context.storage.stamp(claimed.id, encodeStamp(claimed, stampBytesMax));
       context.state.commit({ put: [claimed] });
-      await limitSoon(context, claimed.id);
       context.ownership.touched(claimed.id);
       context.log.info({ event: 'stash.restored', volume: name, dataset: claimed.id }, 'a stash became a volume');
       return claimed;

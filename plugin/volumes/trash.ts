@@ -4,7 +4,6 @@ import { encodeStamp, readyAnew, type VolumeRecord } from '../../controller/mode
 import { stampBytesMax } from '../storage/storage.ts';
 import { type Context, existingVolume, refuseInUse, refuseUnreadable } from './context.ts';
 import { finishDestroying, startDestroying } from './destroy.ts';
-import { limitSoon } from './limit.ts';
 
 export type TrashedVolume = VolumeRecord & { readonly phase: Extract<VolumeRecord['phase'], { kind: 'trashed' }> };
 
@@ -91,7 +90,6 @@ export async function restoreVolume(
       const restored = await context.ownership.restore({ ...record, name, phase: readyAnew(record.options) });
       if (name !== record.name) await context.storage.stamp(record.id, encodeStamp(restored, stampBytesMax));
       context.state.commit({ put: [restored] });
-      await limitSoon(context, restored.id);
       context.log.info(
         { event: 'volume.restored', volume: name, dataset: record.id },
         'volume brought back from the trash',

@@ -7,6 +7,7 @@ import type { createMemory } from '../../plugin/storage/memory.ts';
 import { useGraceMs } from '../../plugin/uses.ts';
 import { protectVolume, resizeVolume } from '../../plugin/volumes/change.ts';
 import { createVolume } from '../../plugin/volumes/create.ts';
+import { limitVolumes } from '../../plugin/volumes/limit.ts';
 import { mountVolume, sweepMounts, unmountVolume } from '../../plugin/volumes/mounts.ts';
 import { recover } from '../../plugin/volumes/recover.ts';
 import { createSnapshot, listSnapshots, removeSnapshot, rollbackVolume } from '../../plugin/volumes/snapshots.ts';
@@ -333,6 +334,7 @@ describe('volumes', () => {
     await before.dispose();
     const after = await createFixture(pool);
     await recover(after.context, never);
+    await limitVolumes(after.context, never);
     const adopted = after.context.state.byName(parseVolumeName('db'));
     assert.deepEqual(
       [adopted?.phase.kind, adopted?.options.sizeBytes, adopted?.options.protect],
@@ -360,14 +362,22 @@ describe('volumes', () => {
         throw new FlockError('quota-below-usage', 'it holds more', { usedBytes: used });
       };
       state.commit({ put: [due] });
-      await recover(host.context, never);
-      assert.deepEqual([await quota(), state.byId(record.id)?.phase], [limit, { kind: 'ready' }]);
+      await limitVolumes(host.context, never);
+      const phase = used === null ? { kind: 'ready' } : { kind: 'ready', unlimited: 'larger' };
+      assert.deepEqual([await quota(), state.byId(record.id)?.phase], [limit, phase]);
     }
+    storage.resize = resize;
+    await limitVolumes(host.context, never);
+    assert.deepEqual(
+      [await quota(), state.byId(record.id)?.phase],
+      [1024 ** 2, { kind: 'ready' }],
+      'it holds less now',
+    );
     storage.resize = async () => {
       throw new FlockError('pool-unusable', 'not now');
     };
     state.commit({ put: [due] });
-    await recover(host.context, never);
+    await limitVolumes(host.context, never);
     assert.deepEqual(state.byId(record.id)?.phase, due.phase, 'later');
     await host.dispose();
   });
