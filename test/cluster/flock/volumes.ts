@@ -37,6 +37,17 @@ export function volumes(members: () => Members): void {
       assert.deepEqual([doc.owner, doc.epoch], ['n1', 4]);
     });
 
+    it('the limit of its size goes with it, soon after the data', async () => {
+      await createVolume(n(1), 'limited', ['size=16M', 'replicas=1']);
+      const script =
+        'dd if=/dev/zero of=/data/big bs=1M count=64 conv=fsync 2> /dev/null && echo no limit; rm -f /data/big';
+      for (const host of [n(1), n(2), n(1)])
+        await until(`${host.name} limits it`, 30_000, async () =>
+          (await host.sh('limited', script)) === '' ? true : undefined,
+        );
+      await n(1).flockctl('volume', 'rm', 'limited');
+    });
+
     it('every node lists and shows the volumes of all', async () => {
       for (const host of hosts()) await createVolume(host, `of-${host.name}`, ['size=64M', 'replicas=0']);
       const wanted = hosts().map(({ name }) => [`of-${name}`, name, 64 * 1024 ** 2] as const);
