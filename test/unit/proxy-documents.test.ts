@@ -304,7 +304,8 @@ describe('the view of the store', () => {
     assert.match(problems.join('\n'), /proxy\/routes\/moved.*belongs to proxy\/routes\/elsewhere/);
   });
 
-  const pause = { id: 'p', untilMs: Date.now() + 60_000, drain: null };
+  // Later than any run of all tests ends: it is made when they are loaded.
+  const pause = { id: 'p', untilMs: Date.now() + 24 * 3_600_000, drain: null };
   const service = (now: typeof pause | null) =>
     set(store, proxyKeys.service(web), JSON.stringify({ name: web, pause: now }));
   const stopView = async () => {
@@ -419,7 +420,7 @@ describe('the view of the store', () => {
   });
 
   it('nor for one that is over by now because of one that was shorter', async () => {
-    const { goBack, now } = await goingBack(async (_prefix, look) => await look(), Date.now() + 60_000, [
+    const { goBack, now } = await goingBack(async (_prefix, look) => await look(), pause.untilMs, [
       { ...pause, id: 'short', untilMs: Date.now() + 100 },
     ]);
     goBack();
