@@ -96,7 +96,7 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/unanswered.ts',
     changes: [{ from: 'settle(doc.id, (other) => other === doc);', to: 'settle(doc.id, () => true);' }],
     rules: ['I1', 'I2'],
-    from: 3_401,
+    from: 6_481,
     seedsMax: 4_000,
   },
   {
