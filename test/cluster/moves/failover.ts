@@ -29,12 +29,11 @@ import { happened, known, workloadsOf } from '../../support/cluster/moving.ts';
 import { bootSeconds } from '../../support/cluster/probes.ts';
 import { acknowledged, checkRecords, type Entry, readRecords, type Writer } from '../../support/cluster/records.ts';
 import { startRequestLoad } from '../../support/cluster/request-load.ts';
-import { assertInTurns, checkTurns, followOwners, writersIn } from '../../support/cluster/turns.ts';
+import { assertInTurns, checkTurns, followOwners, wakeSecondsMax, writersIn } from '../../support/cluster/turns.ts';
 import { runScript } from '../../support/cluster/web.ts';
 import { until } from '../../support/until.ts';
 
 const backMsMax = 90_000;
-const wakeSecondsMax = 3;
 /** Long enough for a failover. */
 const cutMs = 15_000;
 const writer: Writer = { container: 'writer', volume: 'log' };

@@ -5,6 +5,7 @@ import { type Backend, type PluginHost, startPluginHostWith } from '../plugin-ho
 import { until } from '../until.ts';
 import { type ConsulServer, createConsulServer } from './consul-server.ts';
 import { addressOf, type Network, type Undo } from './network.ts';
+import { bootSeconds } from './probes.ts';
 import { hasEnded, processState } from './process-state.ts';
 
 export type Daemon = 'plugin' | 'docker' | 'consul' | 'zfs-fuse';
@@ -27,6 +28,8 @@ export type ClusterHost = PluginHost & {
   startConsul(): Promise<void>;
   /** Everything stops, containers and daemons included; the cables stay in. The undo lets it go on. */
   freeze(): Promise<Undo>;
+  /** When it went on after that, in seconds of the boot clock. */
+  wakes(): readonly number[];
   freezeDaemon(daemon: Daemon): Promise<Undo>;
   /** SIGKILL. The undo starts it again; Docker starts a killed plugin by itself. */
   killDaemon(daemon: Daemon): Promise<Undo>;
@@ -110,9 +113,11 @@ export async function startClusterHost(options: ClusterHostOptions): Promise<Clu
     if (daemon === 'consul') await startConsul(flock.host);
     if (daemon === 'zfs-fuse') await flock.startZfsFuse();
   };
+  const wakes: number[] = [];
   /** Everything there, also what flock had stopped before: it will do so again. */
   const thawHost = async () => {
     frozen = null;
+    wakes.push(await bootSeconds());
     await flock.host.thaw();
   };
   const goOn = async (pids: readonly number[]): Promise<void> => {
@@ -161,6 +166,7 @@ export async function startClusterHost(options: ClusterHostOptions): Promise<Clu
       // A host that was killed meanwhile has nothing to thaw.
       return async () => (up && host === flock.host ? await thawHost() : undefined);
     },
+    wakes: () => wakes,
     async freezeDaemon(daemon) {
       const pids = await signal(daemon, 'SIGSTOP');
       for (const pid of pids) stopped.set(pid, daemon);

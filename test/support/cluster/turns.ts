@@ -60,8 +60,17 @@ export function checkTurns(text: string, owners: readonly string[]): readonly st
   return faults;
 }
 
-/** A container that has once made place for another one, on whichever host, writes no more. */
-export function assertInTurns(heard: readonly Heard[]): void {
+/** How long a host that stood still as a whole may write after it has woken up: until its own fence and watchdog have had their turn. */
+export const wakeSecondsMax = 3;
+
+/**
+ * A container that has once made place for another one, on whichever host, writes no more; but what one writes right after its host has
+ * woken up, which nothing can prevent. That must be kept apart, as whoever calls this has made sure (`checkRecords`).
+ */
+export function assertInTurns(all: readonly Heard[], wakesOf: (node: string) => readonly number[] = () => []): void {
+  const heard = all.filter(
+    ({ node, bootSeconds: at }) => !wakesOf(node).some((wake) => at >= wake && at < wake + wakeSecondsMax),
+  );
   const runs = [...Map.groupBy(heard, ({ id }) => id).values()].map((entries) => {
     const times = entries.map(({ bootSeconds: at }) => at);
     return { node: entries[0]?.node, from: Math.min(...times), to: Math.max(...times) };
