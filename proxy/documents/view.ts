@@ -79,7 +79,7 @@ export function createStoreView(parts: StoreViewParts): StoreView {
   let documents: Documents | null = null;
   let fault: string | null = null;
   let releasedAtMs: number | null = null;
-  let releasing = 0;
+  let isReleasing = false;
   let looking: Promise<void> = Promise.resolve();
   let putContainers: (entries: readonly Entry[]) => void = () => {};
 
@@ -90,7 +90,7 @@ export function createStoreView(parts: StoreViewParts): StoreView {
     };
     if (below === proxyKeys.containers) putContainers = put;
     for await (const entries of store.watch(`${below}/`, signal, failed)) {
-      const isNearRelease = releasing > 0 || (releasedAtMs !== null && nowMs() - releasedAtMs < releaseMs);
+      const isNearRelease = isReleasing || (releasedAtMs !== null && nowMs() - releasedAtMs < releaseMs);
       if (below === proxyKeys.services) await putServices(() => put(entries), signal);
       else if (below === proxyKeys.containers && isNearRelease) await lookForContainers(lookMsMax, signal, entries);
       else put(entries);
@@ -110,11 +110,11 @@ export function createStoreView(parts: StoreViewParts): StoreView {
       );
     const released = before.filter(({ name, pause }) => pause !== null && !isPaused(name, pause.id, pause.untilMs));
     if (released.length === 0) return;
-    releasing += 1;
+    isReleasing = true;
     found.services = before;
     const names = new Set(released.map(({ name }) => name));
     const certain = await certainServices(released, signal).finally(() => {
-      releasing -= 1;
+      isReleasing = false;
       releasedAtMs = nowMs();
     });
     found.services =
@@ -124,7 +124,7 @@ export function createStoreView(parts: StoreViewParts): StoreView {
   }
 
   /**
-   * What the store says for certain, after it has said where the containers are: a leader that was just replaced answers a watch with what
+   * What the store says for certain, and where the containers are then: a leader that was just replaced answers a watch with what
    * was before a pause that is acknowledged by now, and nobody may pass then. That one does not answer such a question, so it is asked until
    * somebody does, for as long as the pauses last by themselves. Null: nobody has.
    */
@@ -134,11 +134,10 @@ export function createStoreView(parts: StoreViewParts): StoreView {
   ): Promise<Documents['services'] | null> {
     const endMs = Math.max(...released.map(({ pause }) => pause?.untilMs ?? 0));
     for (let leftMs = endMs - Date.now(); leftMs > 0 && !signal.aborted; leftMs = endMs - Date.now()) {
-      const [entries, isSeen] = await Promise.all([
-        lookUp(proxyKeys.services, leftMs, signal),
-        lookForContainers(leftMs, signal, null),
-      ]);
-      if (entries !== null && isSeen) return servicesOf(entries).documents;
+      const entries = await lookUp(proxyKeys.services, leftMs, signal);
+      // Asked after that, or a release between the two would be shown with where the containers were before it.
+      if (entries !== null && (await lookForContainers(Math.max(1, endMs - Date.now()), signal, null)))
+        return servicesOf(entries).documents;
       await sleep(againMs, null, { signal }).catch(() => null);
     }
     return null;
