@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { checkNoted } from '../support/cluster/counting.ts';
-import { checkRecords, type Entry } from '../support/cluster/records.ts';
+import { type Acknowledgement, checkRecords, type Entry, parseAcknowledgement } from '../support/cluster/records.ts';
 import { checkTurns } from '../support/cluster/turns.ts';
 
 const entry = (number: number, node = 'n1', bootSeconds = number): Entry => ({ number, node, bootSeconds });
@@ -23,6 +23,16 @@ describe('the check of a volume with records', () => {
     const text = fileOf(entry(1), entry(2, 'n2', 9));
     assert.deepEqual(checkRecords(text, [entry(1), entry(2), entry(3)]).lost, [entry(2), entry(3)]);
     assert.deepEqual(checkRecords('', [entry(1)]), { last: 0, faults: [], lost: [entry(1)] });
+  });
+});
+
+describe('the acknowledgements of a writer', () => {
+  it('say when the record was durable, which may be long after its own time', () => {
+    const heard = parseAcknowledgement('acknowledged 7 n1 12.50 19.75');
+    assert.deepEqual(heard, { number: 7, node: 'n1', bootSeconds: 12.5, durableSeconds: 19.75 });
+    assert.deepEqual(checkRecords('7 n1 12.50\n', [heard as Acknowledgement]).lost, []);
+    for (const line of ['failed 7 n1 12.50', 'acknowledged 7 n1 12.50', '7 n1 12.50 19.75'])
+      assert.equal(parseAcknowledgement(line), null, line);
   });
 });
 

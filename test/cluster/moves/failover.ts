@@ -27,7 +27,13 @@ import {
 } from '../../support/cluster/members.ts';
 import { happened, known, workloadsOf } from '../../support/cluster/moving.ts';
 import { bootSeconds } from '../../support/cluster/probes.ts';
-import { acknowledged, checkRecords, type Entry, readRecords, type Writer } from '../../support/cluster/records.ts';
+import {
+  type Acknowledgement,
+  acknowledged,
+  checkRecords,
+  readRecords,
+  type Writer,
+} from '../../support/cluster/records.ts';
 import { startRequestLoad } from '../../support/cluster/request-load.ts';
 import { assertInTurns, checkTurns, followOwners, wakeSecondsMax, writersIn } from '../../support/cluster/turns.ts';
 import { runScript } from '../../support/cluster/web.ts';
@@ -78,8 +84,8 @@ function sceneOf(members: () => Members) {
    */
   async function assertOneWriter(
     now: ClusterHost,
-    before: readonly Entry[],
-    late: readonly Entry[] = [],
+    before: readonly Acknowledgement[],
+    late: readonly Acknowledgement[] = [],
   ): Promise<void> {
     const after = await acknowledgedAfter(now, writer, await bootSeconds());
     const lastBefore = Math.max(...before.map((entry) => entry.bootSeconds));

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { entryKey } from './lost-records.ts';
 import type { Members } from './members.ts';
 import { workloadsOf } from './moving.ts';
-import { type Entry, parseAcknowledgement } from './records.ts';
+import { type Acknowledgement, parseAcknowledgement } from './records.ts';
 
 /**
  * Hears what writers acknowledge wherever they run, from the beginning of each of their containers to its end: a container that has
@@ -18,7 +18,7 @@ export type LogFollowers = {
 };
 
 /** `id`: of the container. */
-export type Heard = Entry & { readonly id: string };
+export type Heard = Acknowledgement & { readonly id: string };
 
 const lookMs = 300;
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { until } from '../until.ts';
 import type { ClusterHost } from './cluster-host.ts';
 import { acknowledgedBefore, stashesOf } from './members.ts';
-import { type Entry, readRecords, type Writer } from './records.ts';
+import { type Acknowledgement, type Entry, readRecords, type Writer } from './records.ts';
 
 export const entryKey = ({ number, node, bootSeconds: at }: Entry) => `${number} ${node} ${at.toFixed(2)}`;
 
@@ -10,11 +10,11 @@ export const entryKey = ({ number, node, bootSeconds: at }: Entry) => `${number}
  * What a takeover has left out of a volume: all of it is in stashes, and none of it was replicated before the takeover. `at`: the
  * volume's owner, where the stashes become volumes.
  */
-export async function assertRescued(at: ClusterHost, writer: Writer, lost: readonly Entry[]): Promise<void> {
+export async function assertRescued(at: ClusterHost, writer: Writer, lost: readonly Acknowledgement[]): Promise<void> {
   const rescued = new Set<string>();
   const mayMiss = new Set<string>();
   const seen = new Set<string>();
-  let nowhere: readonly Entry[] = lost;
+  let nowhere: readonly Acknowledgement[] = lost;
   // A node that is no longer to hold a copy keeps what it has for half a minute before it makes a stash of it.
   await until(`all lost records of ${writer.volume} are in stashes`, 90_000, async () => {
     const stashes = (await stashesOf(at)).filter(({ id, volume }) => volume === writer.volume && !seen.has(id));

@@ -12,7 +12,7 @@ import { until } from '../until.ts';
 import { type Cluster, startCluster } from './cluster.ts';
 import type { ClusterHost } from './cluster-host.ts';
 import { bootSeconds } from './probes.ts';
-import { acknowledged, type Entry, startWriter, type Writer } from './records.ts';
+import { type Acknowledgement, acknowledged, type Entry, startWriter, type Writer } from './records.ts';
 import { entriesBelow } from './store-entries.ts';
 
 /** What tests of a flock cluster see and do, beside its hosts and faults. */
@@ -239,15 +239,18 @@ export async function failoverToNewest(
 }
 
 /**
- * The acknowledgements that a copy must have which ends with this snapshot: whatever was acknowledged before it was taken. Its name
- * has the wall clock's time from just before.
+ * The acknowledgements that a copy must have which ends with this snapshot: whatever was durable before it was taken (a writer may be
+ * frozen for seconds between a record's own time and its write). The snapshot's name has the wall clock's time from just before.
  */
-export async function acknowledgedBefore(entries: readonly Entry[], snapshot: string): Promise<readonly Entry[]> {
+export async function acknowledgedBefore<Heard extends Acknowledgement>(
+  entries: readonly Heard[],
+  snapshot: string,
+): Promise<readonly Heard[]> {
   const taken = parseReplicationSnapshot(snapshot as SnapshotName);
   if (taken === null) throw new Error(`${snapshot} was not made by replication`);
   const takenSeconds = (await bootSeconds()) - (Date.now() - taken.timeMs) / 1000;
   // The two clocks are read one after the other, and the boot clock shows hundredths of a second.
-  return entries.filter(({ bootSeconds: at }) => at < takenSeconds - 0.05);
+  return entries.filter(({ durableSeconds: at }) => at < takenSeconds - 0.05);
 }
 
 /** Cuts the host off from all others. */

@@ -8,13 +8,16 @@ import type { ClusterHost } from './cluster-host.ts';
  */
 export type Entry = { readonly number: number; readonly node: string; readonly bootSeconds: number };
 
-export type Verdict = {
+/** A record that its writer has called durable, and by when: after that, every snapshot of the volume has it. */
+export type Acknowledgement = Entry & { readonly durableSeconds: number };
+
+export type Verdict<Heard extends Entry = Entry> = {
   /** The number of the last whole record; 0: none. */
   readonly last: number;
   /** Gaps, duplicates and unreadable lines, in words. Must be empty whatever happened. */
   readonly faults: readonly string[];
   /** What was acknowledged and is missing, or is another one under its number. Empty unless a loss was allowed. */
-  readonly lost: readonly Entry[];
+  readonly lost: readonly Heard[];
 };
 
 /** Of one writer and its volume. */
@@ -37,7 +40,8 @@ while :; do
   read seconds idle < /proc/uptime
   record="$i \${node:-unknown} $seconds"
   echo "$record" | dd of=$file oflag=append conv=notrunc,fsync status=none || { echo "failed $record"; exit 1; }
-  echo "acknowledged $record"
+  read durable idle < /proc/uptime
+  echo "acknowledged $record $durable"
   usleep ${pauseMs * 1000}
 done`;
 
@@ -53,14 +57,16 @@ export async function startWriter(
 }
 
 /** Everything that the writer's container on this host has acknowledged so far, over all its starts. */
-export async function acknowledged(host: ClusterHost, { container }: Writer): Promise<readonly Entry[]> {
+export async function acknowledged(host: ClusterHost, { container }: Writer): Promise<readonly Acknowledgement[]> {
   const lines = (await host.docker('logs', container)).split('\n');
   return lines.flatMap((line) => parseAcknowledgement(line) ?? []);
 }
 
 /** Of a line of a writer's log; null: it says something else. */
-export function parseAcknowledgement(line: string): Entry | null {
-  return line.startsWith('acknowledged ') ? parseEntry(line.slice('acknowledged '.length)) : null;
+export function parseAcknowledgement(line: string): Acknowledgement | null {
+  const [, record, durable] = /^acknowledged (.*) (\d+\.\d+)$/.exec(line) ?? [];
+  const entry = record === undefined ? null : parseEntry(record);
+  return entry === null ? null : { ...entry, durableSeconds: Number(durable) };
 }
 
 /** What the volume has, as a container on this host reads it. */
@@ -70,7 +76,7 @@ export function readRecords(host: ClusterHost, { volume }: Writer): Promise<stri
 }
 
 /** Compares what a volume has with what was acknowledged, in any order and from all hosts. Pure. */
-export function checkRecords(text: string, acknowledgements: readonly Entry[]): Verdict {
+export function checkRecords<Heard extends Entry>(text: string, acknowledgements: readonly Heard[]): Verdict<Heard> {
   const lines = text.split('\n');
   // After the last line break: nothing, or what a crash left of a record.
   lines.pop();
