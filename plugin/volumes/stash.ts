@@ -28,7 +28,8 @@ export async function restoreStash(
       const stashed = findStash(context, reference);
       if (context.state.byName(name) !== undefined || context.ownership.elsewhere(name) !== null)
         throw new FlockError('volume-exists', `there is a volume ${quote(name)} already: give the stash another name`);
-      const claimed = await context.ownership.claim({ ...stashed, name, epoch: 0, phase: readyAnew(stashed.options) });
+      // With the epoch that it had: a lower one would count as older than the snapshots that are in it, and none would ever be thinned.
+      const claimed = await context.ownership.claim({ ...stashed, name, phase: readyAnew(stashed.options) });
       await context.storage.stamp(claimed.id, encodeStamp(claimed, stampBytesMax));
       context.state.commit({ put: [claimed] });
       context.ownership.touched(claimed.id);
