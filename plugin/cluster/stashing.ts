@@ -3,7 +3,7 @@ import { hasCode, messageOf } from '../../controller/model/errors.ts';
 import { type DatasetId, datasetIdFor, type SnapshotName } from '../../controller/model/names.ts';
 import type { VolumeRecord } from '../../controller/model/volume.ts';
 import type { State } from '../state.ts';
-import type { DatasetOptions, Storage } from '../storage/storage.ts';
+import type { Storage } from '../storage/storage.ts';
 import { datasetOptions } from '../volumes/context.ts';
 import type { Clock, Tell } from './ports.ts';
 
@@ -12,8 +12,8 @@ export type Replica = VolumeRecord & { readonly phase: Extract<VolumeRecord['pha
 /** Takes what a copy has beside the history of its owner out of the way, so that it can follow again. */
 export type Stashing = {
   /**
-   * Live content and all snapshots after `common` become a dataset of their own, with null everything: a stash, or, where it is covered by
-   * the owner's snapshots, nothing that is kept. Answers the record of the copy.
+   * Live content and all snapshots after `common` become a dataset of their own, with null the whole dataset with all its snapshots: a
+   * stash, or, where it is covered by the owner's snapshots, nothing that is kept. Answers the record of the copy.
    */
   stash(record: Replica, common: SnapshotName | null, isCovered: boolean): Promise<Replica>;
   /** What a crash has cut off, with the same names. */
@@ -44,24 +44,18 @@ export function isCutOff(record: VolumeRecord | null | undefined): boolean {
 }
 
 export function createStashing({ storage, state, clock, stashMs, destroy, tell, log }: StashingParts): Stashing {
-  /** The dataset `aside` is there, and the copy is as it was at `common`. */
+  /** The dataset `aside` is there, and the copy is as it was at `common`, or free to come anew. */
   async function setAside(id: DatasetId, aside: VolumeRecord, common: SnapshotName | null): Promise<void> {
-    const options = { ...datasetOptions(aside, storage.kind), mode: null, uid: null, gid: null };
     await storage.unmount(id);
     await storage.abandonReceive(id);
-    await part(id, aside.id, common, options).catch(async (error: unknown) => {
+    // A clone would have none of the snapshots, which may be the last ones of what people have kept.
+    if (common === null) return await storage.rename(id, aside.id);
+    const options = { ...datasetOptions(aside, storage.kind), mode: null, uid: null, gid: null };
+    await storage.rollback(id, common, aside.id, options).catch(async (error: unknown) => {
       // The volume was made smaller since, or was full: it may hold a little more than its size. The copy would never follow again.
       if (!hasCode(error, 'quota-below-usage')) throw error;
-      await part(id, aside.id, common, { ...options, quotaBytes: null });
+      await storage.rollback(id, common, aside.id, { ...options, quotaBytes: null });
     });
-  }
-
-  async function part(id: DatasetId, aside: DatasetId, common: SnapshotName | null, options: DatasetOptions) {
-    if (common !== null) await storage.rollback(id, common, aside, options);
-    else if (await storage.exists(id)) {
-      await storage.clone({ id, snapshot: null }, aside, options);
-      await storage.destroy(id);
-    }
   }
 
   async function finish(record: Replica): Promise<Replica> {

@@ -195,6 +195,13 @@ export function createMemory(options: MemoryOptions): MemoryStorage {
       disk.datasets.set(aside, { ...live, snapshots: live.snapshots.slice(at) });
       put(id, target.tree, options, live.snapshots.slice(0, at));
     },
+    async rename(id, to) {
+      const live = opened().datasets.get(id);
+      if (live === undefined || disk.datasets.has(to)) return;
+      refuseIfMounted(id);
+      disk.datasets.set(to, live);
+      disk.datasets.delete(id);
+    },
     async clone(source, target, options) {
       check(options);
       const { tree } =

@@ -5,7 +5,7 @@ import type { DatasetId, HoldTag, SnapshotName } from '../../controller/model/na
  * implementation.
  *
  * - Flat: one dataset per volume, named by its id, all below a prefix that belongs to flock. Nothing outside is ever touched.
- * - Idempotent: `create`, `clone`, `rollback` and `receive` may be repeated after a crash at any point and then finish the work;
+ * - Idempotent: `create`, `clone`, `rollback`, `rename` and `receive` may be repeated after a crash at any point and then finish the work;
  *   `destroy`, `unmount`, `release` and `destroySnapshot` of what is not there do nothing.
  * - Durable: when a call has returned, its effect survives a power cut.
  * - Errors are FlockErrors: `dataset-missing`, `snapshot-not-found`, `snapshot-exists`, `snapshot-held`, `quota-below-usage`,
@@ -60,6 +60,12 @@ export interface Storage {
    * refuses does so before anything changes, and the first change of all is that `aside` is there.
    */
   rollback(id: DatasetId, name: SnapshotName, aside: DatasetId, options: DatasetOptions): Promise<void>;
+  /**
+   * The dataset is `to` from now on, with all that it is: live content, stamp, options, snapshots with their holds, what clones have
+   * from it. `id` is free then. Does nothing where `id` is not there, or `to` is already: that was done before, as `to` is an id that
+   * is never used twice. Refused with `volume-busy` while it is mounted.
+   */
+  rename(id: DatasetId, to: DatasetId): Promise<void>;
   /**
    * For each of these datasets that is there a mark of its live content. A mark that is the same as an earlier one means that nothing
    * has changed in between: writes that completed before the call count, synced or not. It may also differ without a change:

@@ -14,6 +14,7 @@ import { markContract } from './storage/marks.ts';
 import { mountContract } from './storage/mounts.ts';
 import { poolContract } from './storage/pool.ts';
 import { quotaContract } from './storage/quotas.ts';
+import { renameContract } from './storage/renames.ts';
 import { replicaLifeContract } from './storage/replica-life.ts';
 import { replicationContract } from './storage/replication.ts';
 import { rollbackContract } from './storage/rollback.ts';
@@ -53,6 +54,7 @@ export function storageContract(name: string, make: () => Promise<Made>, traits:
     describe('mounts', () => mountContract(context));
     describe('snapshots', () => snapshotContract(context));
     describe('rollback', () => rollbackContract(context));
+    describe('renaming', () => renameContract(context));
     describe('clones', () => cloneContract(context));
     describe('replication', () => replicationContract(context));
     describe('content marks', () => markContract(context));

@@ -88,6 +88,27 @@ describe('btrfs volumes', function () {
     });
   }
 
+  it('a renaming that was cut short is finished by repeating it, with the subvolumes in the volume', async () => {
+    const [id, other] = [await history(), newId('other')];
+    await bench.storage.hold(id, snap('s1'), tag('moves'));
+    const nested = join(await bench.storage.mount(id), 'nested');
+    await command('btrfs', 'subvolume', 'create', nested);
+    await writeFile(join(nested, 'only'), 'here');
+    await bench.storage.unmount(id);
+    await rollbackSteps.keepAside(host, { id, aside: other });
+    const next = await restarted();
+    assert.equal(await next.storage.exists(id), false);
+    await next.storage.rename(id, other);
+    await next.storage.rename(id, other);
+    assert.deepEqual(await namesOf(next, other), ['s0', 's1', 's2']);
+    assert.deepEqual((await next.storage.snapshots(other))[1]?.holds, ['moves']);
+    assert.equal((await datasetOf(next, other)).stamp, 'before');
+    assert.equal((await next.content.read(other, 'nested/only'))?.toString(), 'here');
+    // Nothing is left of the old id.
+    await next.storage.create(id, options());
+    assert.deepEqual(await namesOf(next, id), []);
+  });
+
   for (const steps of [0, 1, 2, 3]) {
     it(`an increment that was cut short after ${steps} steps can be received again`, async () => {
       const source = await history();

@@ -94,6 +94,27 @@ const stepsMax = 60;
     );
   });
 
+  it('a renaming is finished, with a clone in use', async () => {
+    await atEveryStep(
+      async () => {
+        const [id, other, clone] = [await history(), newId('other'), newId('clone')];
+        await storage.clone({ id, snapshot: snap('s1') }, clone, options());
+        await storage.mount(clone);
+        return { id, other, clone };
+      },
+      (doomed, { id, other }) => doomed.rename(id, other),
+      async ({ id, other, clone }, where) => {
+        assert.equal(await storage.exists(id), false, where);
+        assert.deepEqual([await names(other), await names(clone)], [['s0', 's1', 's2'], []], where);
+        assert.deepEqual((await storage.snapshots(other))[0]?.holds, ['keep'], where);
+        assert.deepEqual([await read(other), await read(clone)], ['live', '1'], where);
+        await storage.destroy(other);
+        await storage.destroy(clone);
+        assert.deepEqual(await everything(), [], where);
+      },
+    );
+  });
+
   it('a destruction is finished, and clones keep their data and gain no snapshots', async () => {
     await atEveryStep(
       async () => {

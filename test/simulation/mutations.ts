@@ -104,8 +104,8 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/stashing.ts',
     changes: [
       {
-        from: 'if (common !== null) await storage.rollback(id, common, aside, options);',
-        to: 'if (common !== null) { await storage.rollback(id, common, aside, options); await storage.destroy(aside); }',
+        from: 'await storage.rollback(id, common, aside.id, options).catch(async (error: unknown) => {',
+        to: 'await storage.rollback(id, common, aside.id, options).then(() => storage.destroy(aside.id)).catch(async (error: unknown) => {',
       },
     ],
     rules: ['I4'],

@@ -166,6 +166,10 @@ export function createGatedStorage(world: World, host: Host, gate: Gate): Storag
       await memory.rollback(id, name, aside, options);
       if (host.file.records.get(id)?.phase.kind === 'rolling-back') checks.rolledBack(id);
     }),
+    rename: slow(async (id, to) => {
+      refuseUsed(id);
+      await memory.rename(id, to);
+    }),
     clone: slow(memory.clone),
     promote: slow(memory.promote),
     contentMarks: slow(memory.contentMarks),

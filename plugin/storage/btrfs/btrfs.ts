@@ -17,7 +17,7 @@ import { type BtrfsConfig, checkStamp, createHost } from './host.ts';
 import { createMarks } from './marks.ts';
 import { isMountOf, mountPathOf, mountVolume, unmountVolume } from './mounts.ts';
 import { createPool } from './pool.ts';
-import { rollbackDataset } from './rollback.ts';
+import { renameDataset, rollbackDataset } from './rollback.ts';
 import { createSnapshots, destroySnapshot, hold, release } from './snapshots.ts';
 import { kernelFeatures } from './sysfs.ts';
 import { estimateSend, receiveSnapshot, sendSnapshot } from './transfer.ts';
@@ -99,6 +99,7 @@ export function createBtrfs(config: BtrfsConfig, commands: Commands): Storage & 
       opened(async () =>
         rollbackDataset(host, { id, name, aside, options: resolveOptions(options, await capabilities()) }),
       ),
+    rename: (id, to) => opened(() => renameDataset(host, id, to)),
     clone: (source, target, options) =>
       opened(async () => cloneDataset(host, source, target, resolveOptions(options, await capabilities()))),
     promote: (id) => opened(() => host.requireLive(id)),

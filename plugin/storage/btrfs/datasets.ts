@@ -114,13 +114,17 @@ export async function refuseQuotaBelow(
   );
 }
 
-/** Snapshots without a live subvolume belong to a rollback that was cut short: only its repetition may touch them. */
+/** Snapshots without a live subvolume belong to a rollback or renaming that was cut short: only its repetition may touch them. */
 export async function refuseSnapshotsOf(host: Host, id: DatasetId, except?: SnapshotName): Promise<void> {
   const names = (await nullIfMissing(readdir(host.layout.snapshotsOf(id)))) ?? [];
   if (names.some((name) => name !== except))
-    throw new FlockError('storage-failed', `${id} is in the middle of a rollback, which has to be repeated first`, {
-      id,
-    });
+    throw new FlockError(
+      'storage-failed',
+      `${id} is in the middle of a rollback or renaming, which has to be repeated first`,
+      {
+        id,
+      },
+    );
 }
 
 /** Snapshots go first, so that a dataset that was destroyed half is still seen, and destroying it again finishes the work. */

@@ -1,8 +1,9 @@
-import { rename } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { FlockError } from '../../../controller/model/errors.ts';
 import type { DatasetId, SnapshotName } from '../../../controller/model/names.ts';
 import type { DatasetOptions } from '../storage.ts';
 import { refuseQuotaBelow } from './datasets.ts';
+import { nullIfMissing } from './errors.ts';
 import { type Host, makeFolder } from './host.ts';
 import { refuseIfMounted } from './mounts.ts';
 import { requireSnapshot, savedOf } from './snapshots.ts';
@@ -19,7 +20,7 @@ export type Rollback = {
  * makes `id` appear again, complete.
  */
 export const rollbackSteps = {
-  async keepAside(host: Host, { id, aside }: Rollback): Promise<void> {
+  async keepAside(host: Host, { id, aside }: Pick<Rollback, 'id' | 'aside'>): Promise<void> {
     const stamp = await host.readStamp(id);
     if (stamp !== null) await host.writeStamp(aside, stamp);
     await rename(host.layout.live(id), host.layout.live(aside));
@@ -52,4 +53,19 @@ export async function rollbackDataset(host: Host, rollback: Rollback): Promise<v
   } else if (!isAside) await host.requireLive(id);
   await rollbackSteps.moveYounger(host, rollback);
   await rollbackSteps.makeLive(host, rollback);
+}
+
+/** The same first step; then the snapshots, whose folder is moved whole. Subvolumes in the live one go with it. */
+export async function renameDataset(host: Host, id: DatasetId, to: DatasetId): Promise<void> {
+  const { layout } = host;
+  const isThere = await host.isLive(to);
+  if (await host.isLive(id)) {
+    if (isThere) return await host.sync();
+    await refuseIfMounted(host, id);
+    await rollbackSteps.keepAside(host, { id, aside: to });
+  } else if (!isThere) return;
+  await nullIfMissing(rename(layout.snapshotsOf(id), layout.snapshotsOf(to)));
+  await nullIfMissing(rename(layout.made(id), layout.made(to)));
+  await rm(layout.stamp(id), { force: true });
+  await host.sync();
 }

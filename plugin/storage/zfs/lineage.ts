@@ -9,7 +9,7 @@ import { isLent, lentProperty, type Renaming } from './renaming.ts';
 import type { Runner } from './runner.ts';
 import type { Snapshots } from './snapshots.ts';
 
-export type Lineage = Pick<Storage, 'clone' | 'promote' | 'rollback'>;
+export type Lineage = Pick<Storage, 'clone' | 'promote' | 'rename' | 'rollback'>;
 
 /** Every step asks first what is there, so that each of these may be repeated after a crash between any two commands. */
 export function createLineage(runner: Runner, mounts: Mounts, snapshots: Snapshots, renaming: Renaming): Lineage {
@@ -87,6 +87,13 @@ export function createLineage(runner: Runner, mounts: Mounts, snapshots: Snapsho
       } catch (error) {
         if (reasonOf(error) !== 'not-a-clone') throw error;
       }
+    },
+
+    async rename(id, to) {
+      const [here, there] = [await originOf(id), await originOf(to)];
+      if (here === undefined || there !== undefined) return;
+      await mounts.requireUnmounted(id);
+      await renaming.rename(pathOf(id), pathOf(to));
     },
 
     async rollback(id, name, aside, options) {

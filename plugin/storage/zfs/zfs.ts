@@ -176,6 +176,12 @@ export function createZfs(config: ZfsConfig, commands: Commands): Storage & Pool
         await lineage.rollback(id, name, aside, options);
         await setRoot(id, options);
       }),
+    rename: (id, to) =>
+      within(() => {
+        streams.forget(id);
+        marks.forget(id);
+        return lineage.rename(id, to);
+      }),
     clone: (source, target, options) =>
       within(async () => {
         if (source.snapshot === null) streams.forget(source.id);

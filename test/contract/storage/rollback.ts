@@ -18,7 +18,7 @@ import {
 } from './context.ts';
 
 /** A dataset with the snapshots s0, s1, s2 of the texts 0, 1, 2 and the live text 3. */
-async function history(bench: Bench): Promise<DatasetId> {
+export async function history(bench: Bench): Promise<DatasetId> {
   const id = await created(bench, { stamp: 'before', quotaBytes: 64 * mebi });
   for (const step of ['0', '1', '2']) {
     await bench.content.write(id, 'file', step);
