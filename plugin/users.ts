@@ -5,6 +5,7 @@ import type { DatasetId } from '../controller/model/names.ts';
 import type { Users } from './cluster/ports.ts';
 import { findOwnPlaces, isOwnMount, type Place } from './holders.ts';
 import { parseMountInfo } from './mount-table.ts';
+import { isRootOf } from './storage/btrfs/arguments.ts';
 import type { MountEntry } from './storage/storage.ts';
 
 /**
@@ -113,8 +114,9 @@ async function mountInfoOf(process: string): Promise<string> {
   return await readFile(`/proc/${process}/mountinfo`, 'utf8').catch(() => '');
 }
 
+/** Docker binds a directory of a volume, too (volume-subpath): on btrfs only the root tells, on ZFS only the source. */
 function shows({ root, source }: MountEntry, id: DatasetId): boolean {
-  return root.endsWith(`/${id}`) || source.endsWith(`/${id}`);
+  return root.endsWith(`/${id}`) || source.endsWith(`/${id}`) || isRootOf(root, id);
 }
 
 function send(pid: number, signal: NodeJS.Signals): void {

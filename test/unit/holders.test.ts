@@ -73,6 +73,22 @@ describe('holders of a volume', () => {
     });
   }
 
+  for (const [what, line] of Object.entries({
+    'a volume of btrfs': `/volumes/${id} /data rw - btrfs /dev/loop0 rw`,
+    'a directory of one (volume-subpath)': `/volumes/${id}/sub /data rw - btrfs /dev/loop0 rw`,
+    'one that was deleted since': `/volumes/${id}//deleted /data rw - btrfs /dev/loop0 rw`,
+    'a directory of one on ZFS': `/sub /data rw - zfs tank/flock/${id} rw`,
+  })) {
+    it(`are containers with ${what}`, () => {
+      assert.deepEqual(usedIn(`50 1 0:60 / / rw - overlay overlay rw\n90 50 0:45 ${line}`, [id], places), [id]);
+    });
+  }
+
+  it('are not those of another one, or of a snapshot', () => {
+    for (const root of [`/volumes/${id}0/sub`, `/volumes/x/${id}0`, `/snapshots/${id}/s1/s1`])
+      assert.deepEqual(usedIn(`90 50 0:45 ${root} /data rw - btrfs /dev/loop0 rw`, [id], places), []);
+  });
+
   it('are processes on the host that work on one (docker cp)', () =>
     assert.equal(foreign(`${onHost}\n${volume('/var/lib/docker/overlay2/x/merged/data')}`).length, 1));
 
