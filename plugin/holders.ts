@@ -81,8 +81,11 @@ function withSlash(path: string): string {
   return path.endsWith('/') ? path : `${path}/`;
 }
 
-/** Docker names a container's cgroup by its 64-digit id, in every cgroup layout. */
 async function containerOf(pid: number): Promise<string | null> {
-  const cgroup = await readFile(`/proc/${pid}/cgroup`, 'utf8').catch(() => '');
-  return /\b([0-9a-f]{64})\b/.exec(cgroup)?.[1] ?? null;
+  return containersIn(await readFile(`/proc/${pid}/cgroup`, 'utf8').catch(() => ''))[0] ?? null;
+}
+
+/** From the outermost one on. Docker names a container's cgroup by its 64-digit id, in every cgroup layout. Pure. */
+export function containersIn(cgroup: string): readonly string[] {
+  return cgroup.match(/\b[0-9a-f]{64}\b/g) ?? [];
 }

@@ -1,53 +1,79 @@
-import { readdir, readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FlockError } from '../controller/model/errors.ts';
 import type { DatasetId } from '../controller/model/names.ts';
 import type { Users } from './cluster/ports.ts';
-import { findOwnPlaces, isOwnMount, type Place } from './holders.ts';
+import { containersIn, findOwnPlaces, isOwnMount, type Place } from './holders.ts';
 import { parseMountInfo } from './mount-table.ts';
+import { hostProcesses, type Processes, type ProcessName } from './processes.ts';
 import { isRootOf } from './storage/btrfs/arguments.ts';
 import type { MountEntry } from './storage/storage.ts';
 
 /**
  * The processes that use volumes, found in the kernel's mount tables and stopped by signals: no Docker is asked, which may hang or be
- * dead when this matters. A container's processes share its mount table, so all of them are found. Needs the host's process ids.
+ * dead when this matters. Needs the host's process ids.
+ *
+ * A container is a user as a whole: the table of a process that has only a part of the container as its root (chroot, as file servers
+ * give to each of their users) leaves out what is mounted above that, and a container inside of it shows a file system of its own.
  */
-export function createUsers(ownFolders: readonly string[]): Users {
-  async function find(ids: readonly DatasetId[]): Promise<readonly Found[]> {
-    const found: Found[] = [];
+export function createUsers(ownFolders: readonly string[], processes: Processes = hostProcesses): Users {
+  /** Each process as soon as it is looked at, but for those with one of these roots, see rootMountOf. */
+  async function* look(ids: readonly DatasetId[], without: readonly string[]): AsyncGenerator<Seen> {
     const judged = new Map<string, readonly DatasetId[]>();
     const ownPlaces = await findOwnPlaces(ownFolders);
-    for (const name of await readdir('/proc')) {
-      if (!/^\d+$/.test(name)) continue;
-      const text = await mountInfoOf(name);
-      const used = judged.get(text) ?? usedIn(text, ids, ownPlaces);
-      judged.set(text, used);
-      if (used.length > 0) found.push({ pid: Number(name), used, mountInfo: text });
+    const outer = (await Promise.all(hosts.map((host) => processes.cgroup(host)))).flatMap(containersIn);
+    const isKnown = (root: string) => without.includes(root) || judged.has(root);
+    for (const pid of await processes.all()) {
+      // One table is enough for all that share it: where there are a thousand mounts, it takes milliseconds.
+      const text = await processes.mountInfo(pid, (part) => rootMountsOf(part).some(isKnown));
+      const root = rootMountsOf(text).find(isKnown) ?? rootMountOf(text);
+      if (without.includes(root)) continue;
+      const used = judged.get(root) ?? usedIn(text, ids, ownPlaces);
+      judged.set(root, used);
+      const container = containersIn(await processes.cgroup(pid)).find((id) => !outer.includes(id)) ?? null;
+      yield { pid, used, container };
+    }
+  }
+
+  /** Without those that share the mount table of the host or of the plugin: one of them at work on a volume would take all along. */
+  async function* lookContained(ids: readonly DatasetId[]): AsyncGenerator<Seen> {
+    const tables = await Promise.all(hosts.map((host) => processes.mountInfo(host, () => false)));
+    yield* look(ids, tables.filter((text) => text !== '').map(rootMountOf));
+  }
+
+  /** A container at a time, beside the looking, which takes long where there are many. `containers`: known to use one; is added to. */
+  async function signalAll(
+    ids: readonly DatasetId[],
+    signal: 'SIGSTOP' | 'SIGKILL',
+    containers: Set<string>,
+  ): Promise<readonly number[]> {
+    const found: number[] = [];
+    const usersOf = byContainer(containers);
+    for await (const seen of lookContained(ids)) {
+      for (const pid of usersOf(seen)) {
+        processes.send(pid, signal);
+        found.push(pid);
+      }
     }
     return found;
   }
 
-  /** Without those that share the mount table of the host or of the plugin: one of them at work on a volume would take all along. */
-  async function findContained(ids: readonly DatasetId[]): Promise<readonly Found[]> {
-    const shared = (await Promise.all(['1', 'self'].map((name) => mountInfoOf(name)))).map(rootMountOf);
-    return (await find(ids)).filter(({ mountInfo }) => !shared.includes(rootMountOf(mountInfo)));
-  }
-
-  async function signalAll(ids: readonly DatasetId[], signal: 'SIGSTOP' | 'SIGKILL'): Promise<readonly Found[]> {
-    const found = await findContained(ids);
-    for (const { pid } of found) send(pid, signal);
-    return found;
-  }
-
   return {
-    using: async (ids) => new Set((await find(ids)).flatMap(({ used }) => used)),
+    async using(ids) {
+      const found = new Set<DatasetId>();
+      for await (const { used } of look(ids, [])) for (const id of used) found.add(id);
+      return found;
+    },
     async freeze(ids) {
-      // A process may start another one just before it is stopped, so once more until all stand.
+      const containers = new Set<string>();
+      let known: ReadonlySet<number> = new Set();
+      // A process may start another one just before it is stopped, so once more until there is no new one and all stand.
       for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
-        const found = await signalAll(ids, 'SIGSTOP');
-        const states = await Promise.all(found.map(({ pid }) => stateOf(pid)));
+        const found = await signalAll(ids, 'SIGSTOP', containers);
+        const states = await Promise.all(found.map((pid) => processes.state(pid)));
         const isWaiting = (state: string) => state === uninterruptible && attempt >= waitingAttempts;
-        if (states.every((state) => standing.has(state) || isWaiting(state))) return;
+        const stand = states.every((state) => standing.has(state) || isWaiting(state));
+        if (stand && found.every((pid) => known.has(pid))) return;
+        known = new Set(found);
         await sleep(pauseMs);
       }
       throw new FlockError(
@@ -56,17 +82,24 @@ export function createUsers(ownFolders: readonly string[]): Users {
       );
     },
     async thaw(ids, guarded, mayWrite) {
-      const found = (await findContained(guarded)).filter(({ used }) => used.some((id) => ids.includes(id)));
+      const seen: Seen[] = [];
+      for await (const one of lookContained(guarded)) seen.push(one);
+      const found = asContainers(seen).filter(({ used }) => used.some((id) => ids.includes(id)));
       // Nothing is awaited between the question and the signal.
-      for (const { pid, used } of found) if (used.every(mayWrite)) send(pid, 'SIGCONT');
+      for (const { pid, used } of found) if (used.every(mayWrite)) processes.send(pid, 'SIGCONT');
     },
     async stop(ids) {
+      // What shows the volume may end before the others of its container.
+      const containers = new Set<string>();
+      let known: ReadonlySet<number> = new Set();
       for (let attempt = 0; attempt < killAttemptsMax; attempt += 1) {
-        const found = await signalAll(ids, 'SIGKILL');
-        if (found.length === 0) return;
-        const states = await Promise.all(found.map(({ pid }) => stateOf(pid)));
+        const found = await signalAll(ids, 'SIGKILL', containers);
+        const states = await Promise.all(found.map((pid) => processes.state(pid)));
+        const left = states.filter((state) => !ended.has(state));
+        if (left.length === 0 && found.every((pid) => known.has(pid))) return;
+        known = new Set(found);
         // They end when the disk answers, or never.
-        if (attempt >= stuckAttempts && states.every((state) => state === uninterruptible)) break;
+        if (attempt >= stuckAttempts && left.length > 0 && left.every((state) => state === uninterruptible)) break;
         await sleep(pauseMs);
       }
       throw new FlockError('volume-in-use', `the users of ${ids.join(', ')} do not end: do they wait for a disk?`);
@@ -74,7 +107,11 @@ export function createUsers(ownFolders: readonly string[]): Users {
   };
 }
 
-type Found = { readonly pid: number; readonly used: readonly DatasetId[]; readonly mountInfo: string };
+/** `container`: the outermost one of those that flock's host is not in itself. */
+export type Seen = { readonly pid: number; readonly used: readonly DatasetId[]; readonly container: string | null };
+
+/** Of the host, and of this process. */
+const hosts: readonly ProcessName[] = [1, 'self'];
 
 const pauseMs = 20;
 const attemptsMax = 50;
@@ -86,7 +123,37 @@ const uninterruptible = 'D';
 /** Most of them only wait for a moment. */
 const waitingAttempts = 5;
 /** Stopped, traced, zombie, dead: proc_pid_stat(5). */
-const standing: ReadonlySet<string> = new Set(['T', 't', 'Z', 'X', 'x', '']);
+const ended: ReadonlySet<string> = new Set(['Z', 'X', 'x', '']);
+const standing: ReadonlySet<string> = new Set(['T', 't', ...ended]);
+
+/**
+ * Is told of processes one after the other, and answers each time which of those so far are now known to be users. `containers`: those
+ * that are users already; is added to.
+ */
+export function byContainer(containers: Set<string>): (seen: Seen) => readonly number[] {
+  /** Processes of containers that are not known to be users yet. */
+  const passed = new Map<string, number[]>();
+  return ({ pid, used, container }) => {
+    if (container === null) return used.length > 0 ? [pid] : [];
+    const pids = passed.get(container) ?? [];
+    pids.push(pid);
+    if (used.length > 0) containers.add(container);
+    passed.set(container, containers.has(container) ? [] : pids);
+    return containers.has(container) ? pids : [];
+  };
+}
+
+/** Each process with all that its container uses. Pure. */
+export function asContainers(seen: readonly Seen[]): readonly Seen[] {
+  const usedBy = new Map<string, Set<DatasetId>>();
+  for (const { container, used } of seen) {
+    if (container === null) continue;
+    const all = usedBy.get(container) ?? new Set();
+    for (const id of used) all.add(id);
+    usedBy.set(container, all);
+  }
+  return seen.map((one) => (one.container === null ? one : { ...one, used: [...(usedBy.get(one.container) ?? [])] }));
+}
 
 /** Ids are unique for ever, so a mount of one is known by its last part on every backend. Pure. */
 export function usedIn(
@@ -103,32 +170,18 @@ export function usedIn(
  * which is another as soon as anything is mounted between two looks: all processes of the host would be taken for a container's. Pure.
  */
 export function rootMountOf(mountInfo: string): string {
-  const root = mountInfo.split('\n').findLast((line) => line.split(' ', mountPointField + 1)[mountPointField] === '/');
-  return root?.split(' ', 1)[0] ?? mountInfo;
+  return rootMountsOf(mountInfo).at(-1) ?? mountInfo;
+}
+
+/** From below to the one on top. Pure. */
+function rootMountsOf(mountInfo: string): readonly string[] {
+  const fields = mountInfo.split('\n').map((line) => line.split(' ', mountPointField + 1));
+  return fields.flatMap(([id = '', ...others]) => (others[mountPointField - 1] === '/' ? [id] : []));
 }
 
 const mountPointField = 4;
 
-/** Empty where the process has ended meanwhile. */
-async function mountInfoOf(process: string): Promise<string> {
-  return await readFile(`/proc/${process}/mountinfo`, 'utf8').catch(() => '');
-}
-
 /** Docker binds a directory of a volume, too (volume-subpath): on btrfs only the root tells, on ZFS only the source. */
 function shows({ root, source }: MountEntry, id: DatasetId): boolean {
   return root.endsWith(`/${id}`) || source.endsWith(`/${id}`) || isRootOf(root, id);
-}
-
-function send(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch (error) {
-    // It has just ended.
-    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
-  }
-}
-
-async function stateOf(pid: number): Promise<string> {
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
-  return /\) (\S)/.exec(text)?.[1] ?? '';
 }

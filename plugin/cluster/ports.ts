@@ -22,7 +22,7 @@ export type Clock = {
 /** Tells people what happened (`controller/cluster/event-log.ts`). Never waits and never fails. */
 export type Tell = (kind: EventKind, subject: string, text: string) => void;
 
-/** The processes, in containers or not, that have volumes mounted. Works without Docker. */
+/** The processes, in containers or not, that have volumes mounted, and all others of their containers. Works without Docker. */
 export type Users = {
   /** Which of these are mounted by anybody. */
   using(ids: readonly DatasetId[]): Promise<ReadonlySet<DatasetId>>;
@@ -33,7 +33,7 @@ export type Users = {
    * the decision and the signal this process may have stood still for longer than the proof was good for.
    */
   thaw(ids: readonly DatasetId[], guarded: readonly DatasetId[], mayWrite: (id: DatasetId) => boolean): Promise<void>;
-  /** Ends all of them (SIGKILL) and returns when their mounts are gone. Throws `volume-in-use` if that takes too long. */
+  /** Ends all of them (SIGKILL) and returns when they have ended. Throws `volume-in-use` if that takes too long. */
   stop(ids: readonly DatasetId[]): Promise<void>;
 };
 
