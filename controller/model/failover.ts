@@ -1,11 +1,10 @@
 import type { VolumeDoc } from './cluster.ts';
+import { type Copy, completeUntilMs, newestOf } from './copy-order.ts';
 import { hashText, mix } from './hash.ts';
 import type { NodeName } from './names.ts';
 import { placementLimits } from './node-index.ts';
 import type { FailoverPolicy, VolumeOptions } from './options.ts';
 import { formatDuration } from './quantity.ts';
-import type { Identified } from './replication.ts';
-import { parseReplicationSnapshot } from './replication.ts';
 
 /**
  * Whether a node that has a copy of a volume may make it the volume, now that its owner is dead (docs/design.md, "Failover"). Pure: the
@@ -33,18 +32,9 @@ export type FailoverInput = {
     readonly deadSinceMs: number | null;
     readonly isPoolLost?: boolean;
   }[];
-  readonly mine: CopyPlace;
+  readonly mine: Copy;
   /** What the other listed nodes have, as far as they were asked. */
-  readonly others: ReadonlyMap<NodeName, CopyPlace | 'silent'>;
-};
-
-export type Position = { readonly epoch: number; readonly timeMs: number };
-
-export type CopyPlace = {
-  /** null: there is nothing of the volume. */
-  readonly position: Position | null;
-  /** Up to when it certainly has everything; null: not known. */
-  readonly asOfMs: number | null;
+  readonly others: ReadonlyMap<NodeName, Copy | 'silent'>;
 };
 
 /** What a decision rests on: for programs, and to tell one reason from another. */
@@ -89,18 +79,6 @@ export const turnMs = 2_000;
 
 export function policyOf({ failover }: Pick<VolumeOptions, 'failover'>): FailoverPolicy {
   return failover ?? 'auto';
-}
-
-/** How good a copy is: first by epoch, then by the snapshot's place in it. Never by the time on a clock of another epoch. */
-export function positionOf(snapshots: readonly Pick<Identified, 'name'>[] | null): Position | null {
-  const positions = (snapshots ?? []).flatMap(({ name }) => parseReplicationSnapshot(name) ?? []);
-  return positions.reduce<Position | null>((best, one) => (comparePositions(one, best) > 0 ? one : best), null);
-}
-
-/** Above 0: the first is the better one. Nothing at all is worse than anything. */
-export function comparePositions(one: Position | null, other: Position | null): number {
-  if (one === null || other === null) return (one === null ? 0 : 1) - (other === null ? 0 : 1);
-  return one.epoch === other.epoch ? one.timeMs - other.timeMs : one.epoch - other.epoch;
 }
 
 export function decideFailover(input: FailoverInput): FailoverDecision {
@@ -159,10 +137,11 @@ export function isBraked(dead: number, total: number): boolean {
 function byCopies(input: FailoverInput): FailoverDecision {
   const { cause, force, me, doc, guardMs, nowMs, mine, others, nodes } = input;
   const freeSinceMs = input.freeSinceMs ?? nowMs;
-  if (mine.position === null && cause === 'automatic')
+  if ((mine.snapshots ?? []).length === 0 && cause === 'automatic')
     return none('no-copy', 'the first copy has not arrived on this node yet');
   const unasked: NodeName[] = [];
-  const answers: { readonly node: NodeName; readonly copy: CopyPlace }[] = [];
+  const own = { node: me, ...mine };
+  const copies = [own];
   for (const name of force ? [] : doc.replicas) {
     const node = nodes.find((one) => one.name === name);
     // What is on a pool that has failed is no better for being newer.
@@ -175,7 +154,7 @@ function byCopies(input: FailoverInput): FailoverDecision {
     }
     const copy = others.get(name);
     if (copy === undefined) unasked.push(name);
-    else if (copy !== 'silent') answers.push({ node: name, copy });
+    else if (copy !== 'silent') copies.push({ node: name, ...copy });
     else if (freeSinceMs + guardMs + silentMsMax > nowMs)
       return wait(
         'silent',
@@ -185,23 +164,30 @@ function byCopies(input: FailoverInput): FailoverDecision {
       );
   }
   if (unasked.length > 0) return { kind: 'ask', nodes: unasked };
-  const newer = answers.find(({ copy }) => comparePositions(copy.position, mine.position) > 0);
-  if (newer !== undefined) return wait('newer', `node ${newer.node} has a newer copy`, null, newer.node);
-  const equal = answers.filter(({ copy }) => comparePositions(copy.position, mine.position) === 0);
+  const { copies: newest, reached } = newestOf(copies);
+  const [first] = newest;
+  if (first !== undefined && !newest.includes(own))
+    return wait('newer', `node ${first.node} has a newer copy`, null, first.node);
   // Its session may have ended before it did: one that has begun another wrote on, and has said that its copies have everything.
   const goneSinceMs = Math.max(freeSinceMs, nodes.find(({ name }) => name === doc.owner)?.deadSinceMs ?? freeSinceMs);
   const stoodAtMs = Math.max(freeSinceMs + guardMs, input.promisedUntilMs);
-  const lossMs = lossOf({ goneSinceMs, stoodAtMs, promisedUntilMs: input.promisedUntilMs }, [
-    mine,
-    ...equal.map(({ copy }) => copy),
-  ]);
+  const owner = { goneSinceMs, stoodAtMs, promisedUntilMs: input.promisedUntilMs };
+  const lossMs = lossOf(owner, completeUntilMs(own, copies));
   if (cause === 'operator') return { kind: 'take', lossMs };
   const rank = rankOf(
     doc.id,
     me,
-    equal.map(({ node }) => node),
+    newest.map(({ node }) => node).filter((node) => node !== me),
   );
   const turnAtMs = freeSinceMs + guardMs + rank * turnMs;
+  // It may be years old, and the owner back in a minute.
+  if (reached === null)
+    return {
+      kind: 'refuse',
+      rule: 'no-copy',
+      reason: 'the first copy has not arrived completely, and nobody knows how old that is which has',
+      isFirst: rank === 0,
+    };
   if (turnAtMs > nowMs) return wait('turn', 'another node has the same copy, and its turn is first', turnAtMs);
   if (policyOf(doc.options) === 'manual')
     return { kind: 'refuse', rule: 'policy', reason: 'the volume has failover=manual', isFirst: rank === 0 };
@@ -219,15 +205,13 @@ function byCopies(input: FailoverInput): FailoverDecision {
 /** From when the copy had everything to when the owner was seen gone: it may have written until then. */
 function lossOf(
   owner: { readonly goneSinceMs: number; readonly stoodAtMs: number; readonly promisedUntilMs: number },
-  copies: readonly CopyPlace[],
+  asOfMs: number | null,
 ): number | null {
   const { goneSinceMs, stoodAtMs, promisedUntilMs } = owner;
-  const known = copies.flatMap(({ asOfMs }) => asOfMs ?? []);
-  if (known.length === 0) return null;
-  const latest = Math.max(...known);
+  if (asOfMs === null) return null;
   // Then it may have written until it had to stand.
-  const livedOn = latest > goneSinceMs || promisedUntilMs > goneSinceMs;
-  return Math.max(0, (livedOn ? stoodAtMs : goneSinceMs) - latest);
+  const livedOn = asOfMs > goneSinceMs || promisedUntilMs > goneSinceMs;
+  return Math.max(0, (livedOn ? stoodAtMs : goneSinceMs) - asOfMs);
 }
 
 /** Rendezvous hashing: of nodes with equal copies another is the first for each volume. */

@@ -1,12 +1,6 @@
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
-import {
-  type CopyPlace,
-  calmMs,
-  decideFailover,
-  type FailoverDecision,
-  type FailoverInput,
-  positionOf,
-} from '../../controller/model/failover.ts';
+import { type Copy, positionOf } from '../../controller/model/copy-order.ts';
+import { calmMs, decideFailover, type FailoverDecision, type FailoverInput } from '../../controller/model/failover.ts';
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
 import type { Directory, SeenVolume } from './directory.ts';
 import type { Clock, CopyState, Peers } from './ports.ts';
@@ -25,7 +19,7 @@ export type Candidates = {
   ): FailoverDecision;
 };
 
-export type Answered = ReadonlyMap<NodeName, (CopyPlace & { readonly state: CopyState }) | null>;
+export type Answered = ReadonlyMap<NodeName, (Copy & { readonly state: CopyState }) | null>;
 
 export type CandidateParts = {
   readonly node: NodeName;
@@ -45,13 +39,13 @@ const skewMsMax = 5_000;
 export function createCandidates(parts: CandidateParts): Candidates {
   const { node, clock, peers, directory, promises, own, guardMs } = parts;
 
-  function placeOf(state: CopyState): CopyPlace {
-    const position = positionOf(state.snapshots);
+  function copyOf(state: CopyState): Copy {
+    const position = positionOf(state.snapshots ?? []);
     const now = clock.bootMs();
     // What the snapshot's name says is of a wall clock, but all there is where the owner did not say more.
     const byNameMs = position === null ? Number.NEGATIVE_INFINITY : clock.nowMs() - position.timeMs;
     const ageMs = state.asOfAgeMs ?? (byNameMs < -skewMsMax ? null : Math.max(0, byNameMs));
-    return { position, asOfMs: ageMs === null ? null : now - ageMs };
+    return { snapshots: state.snapshots, asOfMs: ageMs === null ? null : now - ageMs };
   }
 
   return {
@@ -63,7 +57,7 @@ export function createCandidates(parts: CandidateParts): Candidates {
               ? own(id)
               : peers.call(name, 'list-snapshots', { id }, { timeoutMs: askMs, signal }).catch(() => null);
           const state = await asked;
-          return [name, state === null ? null : { ...placeOf(state), state }] as const;
+          return [name, state === null ? null : { ...copyOf(state), state }] as const;
         }),
       );
       return new Map(answers);
@@ -88,7 +82,7 @@ export function createCandidates(parts: CandidateParts): Candidates {
           deadSinceMs: one.deadSinceMs,
           isPoolLost: one.doc.poolLost === true,
         })),
-        mine: known.get(as) ?? { position: null, asOfMs: null },
+        mine: known.get(as) ?? { snapshots: null, asOfMs: null },
         others,
       });
     },

@@ -2,6 +2,7 @@ import type { Logger } from 'pino';
 import { messageOf } from '../../controller/model/errors.ts';
 import type { FailoverDecision } from '../../controller/model/failover.ts';
 import type { DatasetId, NodeName } from '../../controller/model/names.ts';
+import { snapshotName } from '../../controller/model/replication.ts';
 import type { State } from '../state.ts';
 import type { Candidates } from './candidates.ts';
 import type { Directory, SeenVolume } from './directory.ts';
@@ -76,8 +77,7 @@ export function createFailover(parts: FailoverParts): Failover {
       const rest = resting.get(seen.doc.id);
       if (rest !== undefined && rest.index === seen.index && rest.untilMs > clock.bootMs()) return false;
       // As if the copy here were the only one and good: what stands against that stands against everything.
-      const mine = { position: { epoch: 0, timeMs: 0 }, asOfMs: null, state: { epoch: 0, snapshots: [] } };
-      const decision = candidates.decide(seen, automatic, new Map([[node, mine]]));
+      const decision = candidates.decide(seen, automatic, new Map([[node, good]]));
       if (decision.kind === 'wait' && decision.untilMs !== null) nextMs = Math.min(nextMs, decision.untilMs);
       if (decision.kind === 'refuse' && decision.rule === 'brake') note(seen, decision);
       if (decision.kind === 'wait' && decision.rule === 'promise') void doubts.look(seen, signal);
@@ -153,3 +153,8 @@ export function createFailover(parts: FailoverParts): Failover {
 }
 
 const automatic = { cause: 'automatic', force: false } as const;
+const good = {
+  snapshots: [{ name: snapshotName(1, 0), identity: '' }],
+  asOfMs: null,
+  state: { epoch: 0, snapshots: [] },
+};

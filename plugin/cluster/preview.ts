@@ -1,6 +1,7 @@
 import type { FailoverView } from '../../controller/model/api.ts';
+import { completeUntilMs, newestOf } from '../../controller/model/copy-order.ts';
 import { FlockError } from '../../controller/model/errors.ts';
-import { comparePositions, policyOf } from '../../controller/model/failover.ts';
+import { policyOf } from '../../controller/model/failover.ts';
 import { type NodeName, quote, type VolumeName } from '../../controller/model/names.ts';
 import { parseReplicationSnapshot } from '../../controller/model/replication.ts';
 import type { Candidates } from './candidates.ts';
@@ -32,12 +33,13 @@ export async function previewFailover(
   );
   const now = clock.bootMs();
   const goneMs = Math.max(freeSinceMs ?? now, directory.node(doc.owner)?.deadSinceMs ?? 0);
+  const answers = [...known].flatMap(([one, answer]) => (answer === null ? [] : [{ ...answer, node: one }]));
   const copies = doc.replicas.map((one): FailoverView['copies'][number] => {
-    const answer = known.get(one) ?? null;
+    const answer = answers.find((answered) => answered.node === one) ?? null;
     const snapshot = answer?.state.snapshots?.at(-1)?.name ?? null;
     const state = isDead(one) ? 'dead' : answer === null ? 'silent' : snapshot === null ? 'none' : 'answers';
     const taken = snapshot === null ? null : parseReplicationSnapshot(snapshot);
-    const asOfMs = answer?.asOfMs ?? null;
+    const asOfMs = answer === null ? null : completeUntilMs(answer, answers);
     return {
       node: one,
       state,
@@ -46,13 +48,10 @@ export async function previewFailover(
       lossMs: asOfMs === null ? null : Math.max(0, goneMs - asOfMs),
     };
   });
-  let best: NodeName | null = null;
+  const found = newestOf(answers.filter(({ state }) => (state.snapshots ?? []).length > 0));
+  const newest = found.copies.map((one) => one.node);
   // This node where another one is not better: nothing has to be asked of that one then.
-  for (const one of doc.replicas.toSorted((a, b) => Number(b === node) - Number(a === node))) {
-    const position = known.get(one)?.position ?? null;
-    const bestPosition = best === null ? null : (known.get(best)?.position ?? null);
-    if (position !== null && comparePositions(position, bestPosition) > 0) best = one;
-  }
+  const best = newest.includes(node) ? node : (newest[0] ?? null);
   const decision = best === null ? null : candidates.decide(seen, { cause: 'automatic', force: false }, known, best);
   const reason =
     decision === null ? 'no copy answers' : 'reason' in decision ? decision.reason : 'it is about to be taken over';

@@ -1,5 +1,6 @@
 import { decodeVolume, keys, type VolumeDoc } from '../../controller/model/cluster.ts';
-import { calmMs, comparePositions, policyOf, positionOf } from '../../controller/model/failover.ts';
+import { newestOf } from '../../controller/model/copy-order.ts';
+import { calmMs, policyOf } from '../../controller/model/failover.ts';
 import type { DatasetId } from '../../controller/model/names.ts';
 import type { Operation, SessionId } from '../../controller/store/store.ts';
 import { poolLostAfterMs } from '../../plugin/cluster/retreat.ts';
@@ -85,14 +86,19 @@ export function createFailovers(world: () => World): Failovers {
   /** Without faults everybody answers; one that says that its pool has failed is not asked. */
   function checkBest(host: Host, { id, replicas }: VolumeDoc): void {
     if (!world().network.isCalm()) return;
-    const of = (one: Host) => positionOf(one.disk.datasets.get(id)?.snapshots ?? null);
-    for (const name of replicas) {
-      const other = world().host(name);
+    const of = (one: Host) => ({
+      name: one.name,
+      snapshots: one.disk.datasets.get(id)?.snapshots ?? null,
+      asOfMs: null,
+    });
+    const mine = of(host);
+    const others = replicas.filter((name) => {
       const seen = host.process()?.agent()?.directory.node(name);
-      const isSeen = seen?.alive != null && seen.doc.poolLost !== true;
-      if (isSeen && other.isUp() && comparePositions(of(other), of(host)) > 0)
-        world().checks.violate('F5', `${host.name} takes ${id}, though ${name} has a newer copy`);
-    }
+      return name !== host.name && seen?.alive != null && seen.doc.poolLost !== true && world().host(name).isUp();
+    });
+    const { copies: newest } = newestOf([mine, ...others.map((name) => of(world().host(name)))]);
+    if (!newest.includes(mine))
+      world().checks.violate('F5', `${host.name} takes ${id}, though ${newest[0]?.name} has a newer copy`);
   }
 
   return {

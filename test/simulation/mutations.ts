@@ -224,8 +224,8 @@ export const mutations: readonly Mutation[] = [
     file: 'controller/model/failover.ts',
     changes: [
       {
-        from: 'comparePositions(copy.position, mine.position) > 0)',
-        to: 'comparePositions(copy.position, mine.position) > Number.POSITIVE_INFINITY)',
+        from: 'if (first !== undefined && !newest.includes(own))',
+        to: 'if (first === undefined)',
       },
     ],
     rules: ['F5'],

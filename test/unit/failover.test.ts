@@ -1,17 +1,21 @@
 import assert from 'node:assert/strict';
+import type { Copy } from '../../controller/model/copy-order.ts';
 import {
-  type CopyPlace,
   calmMs,
-  comparePositions,
   decideFailover,
   type FailoverInput,
   isBraked,
-  positionOf,
   rankOf,
   silentMsMax,
   turnMs,
 } from '../../controller/model/failover.ts';
-import { datasetIdFor, type NodeName, parseNodeName, parseVolumeName } from '../../controller/model/names.ts';
+import {
+  datasetIdFor,
+  type NodeName,
+  parseNodeName,
+  parseSnapshotName,
+  parseVolumeName,
+} from '../../controller/model/names.ts';
 import { noOptions, type VolumeOptions } from '../../controller/model/options.ts';
 import { snapshotName } from '../../controller/model/replication.ts';
 
@@ -28,10 +32,15 @@ const guardMs = 7_000;
 const freeSinceMs = 100_000;
 /** Right after the guard. */
 const afterMs = freeSinceMs + guardMs;
-const place = (timeMs: number, asOfMs: number | null = null, epoch = 1): CopyPlace => ({
-  position: { epoch, timeMs },
+/** With snapshots for replication (their times) and of people, the oldest first. */
+const copyOf = (snapshots: readonly (number | string)[], asOfMs: number | null = null, epoch = 1): Copy => ({
+  snapshots: snapshots.map((one) => ({
+    name: typeof one === 'string' ? parseSnapshotName(one) : snapshotName(epoch, one),
+    identity: typeof one === 'string' ? one : `${epoch} ${one}`,
+  })),
   asOfMs,
 });
+const place = (timeMs: number, asOfMs: number | null = null, epoch = 1) => copyOf([timeMs], asOfMs, epoch);
 
 type Case = Partial<Omit<FailoverInput, 'doc'>> & {
   readonly options?: Partial<VolumeOptions>;
@@ -79,7 +88,7 @@ describe('automatic failover', () => {
     assert.equal(ruleOf({ nodes: poolLost }), 'take');
     assert.equal(ruleOf({ nodes: poolLost, freeSinceMs: null }), 'none locked');
     assert.equal(ruleOf({ options: { failover: 'none' } }), 'none policy');
-    assert.equal(ruleOf({ mine: { position: null, asOfMs: null } }), 'none no-copy');
+    assert.equal(ruleOf({ mine: { snapshots: null, asOfMs: null } }), 'none no-copy');
   });
 
   it('takes what a removed node owned', () => {
@@ -116,7 +125,34 @@ describe('automatic failover', () => {
     assert.deepEqual(newer.kind === 'wait' && [newer.rule, newer.untilMs, newer.node], ['newer', null, n3]);
     assert.equal(ruleOf({ others: new Map([[n3, place(10, null, 2)]]) }), 'wait newer');
     assert.equal(ruleOf({ mine: place(10, null, 2) }), 'take');
-    assert.equal(ruleOf({ others: new Map([[n3, { position: null, asOfMs: null }]]) }), 'take');
+    assert.equal(ruleOf({ others: new Map([[n3, { snapshots: null, asOfMs: null }]]) }), 'take');
+  });
+
+  it('leaves it to the one that has all of the other, where both catch up through snapshots that people made', () => {
+    const behind = copyOf([40, 50, 'hourly-1', 'hourly-2', 'hourly-3']);
+    const ahead = copyOf([40, 'hourly-1', 'hourly-2', 'hourly-3', 'hourly-4']);
+    const left = decide({ mine: behind, others: new Map([[n3, ahead]]) });
+    assert.deepEqual(left.kind === 'wait' && [left.rule, left.node], ['newer', n3]);
+    assert.equal(ruleOf({ mine: ahead, others: new Map([[n3, behind]]) }), 'take');
+    assert.equal(ruleOf({ cause: 'operator', mine: ahead, others: new Map([[n3, behind]]) }), 'take');
+    const complete = copyOf([40, 'hourly-1', 'hourly-2', 'hourly-3', 'hourly-4', 60]);
+    assert.equal(ruleOf({ mine: ahead, others: new Map([[n3, complete]]) }), 'wait newer');
+    // An epoch more counts more.
+    assert.equal(ruleOf({ mine: ahead, others: new Map([[n3, place(10, null, 2)]]) }), 'wait newer');
+  });
+
+  it('leaves it to people where the first copy has nothing but what people made', () => {
+    const first = copyOf(['hourly-1', 'hourly-2']);
+    const others = new Map([[n3, copyOf(['hourly-1'])]]);
+    assert.equal(ruleOf({ mine: first, others }), 'refuse no-copy');
+    assert.equal(ruleOf({ mine: first, others, cause: 'operator' }), 'take');
+    assert.equal(
+      ruleOf({ mine: first, others: new Map([[n3, copyOf(['hourly-1', 'hourly-2', 'hourly-3'])]]) }),
+      'wait newer',
+    );
+    assert.equal(ruleOf({ mine: first, others: new Map([[n3, place(50)]]) }), 'wait newer');
+    // What the other one could be taken with is there, too.
+    assert.equal(ruleOf({ mine: first, others: new Map([[n3, copyOf([40, 'hourly-1'])]]) }), 'take');
   });
 
   it('does not wait for a node that is dead for longer than the guard', () => {
@@ -182,6 +218,15 @@ describe('automatic failover', () => {
     assert.deepEqual(decide({ ...told, nowMs: afterMs + turnMs }), { kind: 'take', lossMs: 2_000 });
     const older = { options, mine: place(50, 0), others: new Map([[n3, place(40, freeSinceMs - 2_000)]]) };
     assert.equal(ruleOf(older), 'refuse max-loss');
+    // What a node with less of it has heard is true of all of it; of what may have less it is not.
+    const less = { options, mine: copyOf([40, 50, 'a'], 0), others: new Map([[n3, place(50, freeSinceMs - 2_000)]]) };
+    assert.deepEqual(decide(less), { kind: 'take', lossMs: 2_000 });
+    const other = {
+      options,
+      mine: copyOf([50, 'a'], 0),
+      others: new Map([[n3, copyOf([50, 'b'], freeSinceMs - 2_000)]]),
+    };
+    assert.equal(ruleOf({ ...other, nowMs: afterMs + turnMs }), 'refuse max-loss');
   });
 });
 
@@ -208,22 +253,5 @@ describe('failover on a person’s word', () => {
     assert.equal(ruleOf({ ...forced, others: new Map() }), 'take');
     assert.equal(ruleOf({ ...forced, nowMs: afterMs - 1 }), 'wait guard');
     assert.equal(ruleOf({ ...forced, promisedUntilMs: afterMs + 1 }), 'wait promise');
-  });
-});
-
-describe('positions of copies', () => {
-  const snapshot = (epoch: number, timeMs: number) => ({ name: snapshotName(epoch, timeMs) });
-
-  it('are those of the newest replication snapshot', () => {
-    assert.equal(positionOf(null), null);
-    assert.equal(positionOf([]), null);
-    assert.deepEqual(positionOf([snapshot(1, 9_000), snapshot(2, 5_000), snapshot(2, 4_000)]), {
-      epoch: 2,
-      timeMs: 5_000,
-    });
-    const [one, other] = [positionOf([snapshot(1, 9_000)]), positionOf([snapshot(2, 5_000)])];
-    assert.ok(comparePositions(other, one) > 0 && comparePositions(one, other) < 0);
-    assert.ok(comparePositions(one, null) > 0 && comparePositions(null, one) < 0);
-    assert.equal(comparePositions(null, null), 0);
   });
 });
