@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import type { VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { isInternalSnapshot } from '../../controller/model/names.ts';
-import { type Identified, planTransfer } from '../../controller/model/replication.ts';
+import { type Identified, lastReached, planTransfer } from '../../controller/model/replication.ts';
 import type { Snapshot, Storage } from '../storage/storage.ts';
 import type { Clock, CopyState, Peers } from './ports.ts';
 import { has, historyOf, noteComplete, type Target, type Work } from './replication-work.ts';
@@ -138,12 +138,18 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
   return bring;
 }
 
-/** The owner's snapshots up to the oldest one made by people that the copy does not have, or all. */
-function upToNext(owner: readonly Snapshot[], copy: CopyState): readonly Snapshot[] {
+/**
+ * The owner's snapshots up to the oldest one made by people that the copy does not have, or all. What replication made last before that one
+ * comes first, for only that tells how far the copy has got (copy-order.ts). Not to one that has none yet: it would count as one that was
+ * complete once, and could become the volume by itself long before it is.
+ */
+export function upToNext(owner: readonly Identified[], copy: Pick<CopyState, 'snapshots'>): readonly Identified[] {
   const present = new Set(copy.snapshots?.map(({ identity }) => identity));
   const common = owner.findLastIndex(({ identity }) => present.has(identity));
   const next = owner.findIndex(({ name }, index) => index > common && !isInternalSnapshot(name));
-  return next === -1 ? owner : owner.slice(0, next + 1);
+  if (next === -1) return owner;
+  const hasPlace = lastReached(copy.snapshots ?? []) !== null;
+  return owner.slice(0, hasPlace && next > common + 1 ? next : next + 1);
 }
 
 /** The end of a stream that broke off and has a beginning on the other side: going on with it is less than beginning a newer one. */
