@@ -38,7 +38,7 @@ export type Docker = DockerSource & {
   image(nameOrId: string): Promise<unknown>;
   /** `name`: as in `docker tag`, with its tag. */
   tagImage(id: string, name: string): Promise<void>;
-  /** What `docker save` writes. */
+  /** What `docker save` writes. Docker may need minutes before it answers at all. */
   saveImage(id: string, signal: AbortSignal): Promise<Readable>;
   /** Takes what `docker save` wrote. Resolves when Docker has all of it. */
   loadImage(from: Readable, signal: AbortSignal): Promise<void>;

@@ -9,13 +9,13 @@ import { problemView } from '../model/api.ts';
 import { FlockError, messageOf } from '../model/errors.ts';
 import { formatPeerAddress, type NodeIdentity, nodeDnsName, type PeerAddress } from '../model/identity.ts';
 import type { NodeName } from '../model/names.ts';
-import { stallMs } from './peer-server.ts';
+import { peerTimes } from './peer-server.ts';
 
 type Question = { readonly method: 'GET' | 'POST'; readonly path: string; readonly body?: unknown };
 
 /**
  * What `docker save` writes on another node, which has proved to be the one that was meant. The stream fails when it breaks off, when
- * nothing comes for a minute, and with the signal. Throws `node-unreachable`, and what the other side throws.
+ * nothing comes for a minute (as long as Docker prepares it, the other side says so), and with the signal. Throws `node-unreachable`, and what the other side throws.
  */
 export async function fetchImage(
   identity: NodeIdentity,
@@ -23,8 +23,9 @@ export async function fetchImage(
   at: PeerAddress,
   id: string,
   signal: AbortSignal,
+  stallMs?: number,
 ): Promise<Readable> {
-  return await dial(identity, node, at, { method: 'GET', path: `/v1/images/${id}` }, signal);
+  return await dial(identity, node, at, { method: 'GET', path: `/v1/images/${id}` }, signal, stallMs);
 }
 
 /** What the controller of another node answers. Throws as fetchImage does. */
@@ -45,6 +46,7 @@ async function dial(
   at: PeerAddress,
   { method, path, body }: Question,
   signal: AbortSignal,
+  stallMs = peerTimes.stallMs,
 ): Promise<IncomingMessage> {
   try {
     const response = await new Promise<IncomingMessage>((resolve, reject) => {

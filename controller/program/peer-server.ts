@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
+import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { TLSSocket } from 'node:tls';
 import express, { type Request, type Response, type Router } from 'express';
@@ -34,13 +35,24 @@ export type PeerServerParts = {
   readonly isMember: (node: NodeName) => boolean;
   readonly routers?: readonly Router[];
   readonly log: Logger;
+  /** For tests. */
+  readonly times?: Partial<PeerTimes>;
 };
+
+export type PeerTimes = {
+  /** Nothing is taken, or comes, for so long: the other side is gone. */
+  readonly stallMs: number;
+  /** Who waits hears so often that Docker is still at it. */
+  readonly aliveMs: number;
+  /** Until the first byte of an image. */
+  readonly saveMs: number;
+};
+
+export const peerTimes: PeerTimes = { stallMs: 60_000, aliveMs: 15_000, saveMs: 30 * 60_000 };
 
 /** Each reads the disk as fast as it can. */
 const transfersMax = 2;
 const connectionsMax = 64;
-/** Nothing is taken for so long: the other side is gone. */
-export const stallMs = 60_000;
 const requestMsMax = 30_000;
 const bodyBytesMax = 64 * 1024;
 const idPattern = /^sha256:[0-9a-f]{64}$/;
@@ -80,7 +92,8 @@ export async function startPeerServer(parts: PeerServerParts): Promise<PeerServe
   };
 }
 
-function createApp({ docker, isMember, routers = [], log }: PeerServerParts): express.Express {
+function createApp({ docker, isMember, routers = [], log, ...parts }: PeerServerParts): express.Express {
+  const times = { ...peerTimes, ...parts.times };
   const app = express();
   app.disable('x-powered-by').disable('etag');
   app.use((request: Request, response: Response, next: () => void) => {
@@ -99,17 +112,23 @@ function createApp({ docker, isMember, routers = [], log }: PeerServerParts): ex
     if (transfers >= transfersMax)
       throw new FlockError('too-many-requests', `this node is sending ${transfers} images already: try again`);
     transfers += 1;
+    let isGone = false;
+    response.once('close', () => {
+      isGone = true;
+    });
     try {
       if ((await docker.image(id)) === null) throw new FlockError('docker-failed', `image ${id} is not on this node`);
-      const gone = new AbortController();
-      response.once('close', () => gone.abort());
-      response.setTimeout(stallMs, () => response.destroy());
+      response.setTimeout(times.stallMs, () => response.destroy());
       response.type('application/x-tar');
-      const stream = await docker.saveImage(id, gone.signal);
+      const stream = await saved(docker, id, response, times);
+      if (isGone) {
+        stream.destroy();
+        return;
+      }
       // An answer that breaks off is known for broken: it has no end.
       await pipeline(stream, response).catch((error: unknown) => {
         response.destroy();
-        if (!gone.signal.aborted) throw error;
+        if (!isGone) throw error;
       });
     } finally {
       transfers -= 1;
@@ -119,4 +138,25 @@ function createApp({ docker, isMember, routers = [], log }: PeerServerParts): ex
   app.use(noSuchCall);
   app.use(answerProblems(log, 'images.failed', 'docker-failed'));
   return app;
+}
+
+/**
+ * Docker's classic image store writes all of the image to its disk before it answers anything, and goes on with that when nobody waits for
+ * it any more. So the connection is kept alive meanwhile, and who has left is known to be gone only at the answer: his place is free then.
+ */
+async function saved(
+  docker: Pick<Docker, 'saveImage'>,
+  id: string,
+  response: Response,
+  { aliveMs, saveMs }: PeerTimes,
+): Promise<Readable> {
+  const late = new AbortController();
+  const limit = setTimeout(() => late.abort(), saveMs);
+  const alive = setInterval(() => response.writeProcessing(), aliveMs);
+  try {
+    return await docker.saveImage(id, late.signal);
+  } finally {
+    clearTimeout(limit);
+    clearInterval(alive);
+  }
 }

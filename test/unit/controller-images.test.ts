@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Router } from 'express';
 import { z } from 'zod';
 import { makeAuthority, makeKey } from '../../controller/cluster/ca.ts';
@@ -19,6 +20,7 @@ import { spec, workload } from '../support/move-documents.ts';
 import { silent } from '../support/proxy-fakes.ts';
 import { quietNet } from '../support/quiet-net.ts';
 import { rejects } from '../support/refuses.ts';
+import { until } from '../support/until.ts';
 
 const [n1, n2] = ['n1', 'n2'].map(parseNodeName) as [
   ReturnType<typeof parseNodeName>,
@@ -45,6 +47,7 @@ describe('images between nodes', () => {
   let save: FakeEngine['saveImage'];
   const signal = new AbortController().signal;
   const at = () => ({ address: '127.0.0.1', port: server.port });
+  const times = { stallMs: 400, aliveMs: 50, saveMs: 10_000 };
 
   beforeEach(async () => {
     members = ['n1', 'n2'];
@@ -55,6 +58,7 @@ describe('images between nodes', () => {
       ...{ identity: identityOf(n1), address: '127.0.0.1', port: 0, log: silent },
       docker: { image: source.image, saveImage: (id, given) => save(id, given) },
       isMember: (node) => members.includes(node),
+      times,
     });
   });
   afterEach(() => server.close());
@@ -134,6 +138,64 @@ describe('images between nodes', () => {
     await fails(fetchImage(me, n1, at(), imageId, signal), 'node-unreachable', /sending 2 images already/);
     for (const end of ends) end();
     for (const stream of two) assert.equal(await text(stream), 'first');
+  });
+
+  it('may need longer for their first byte than a connection may be silent afterwards', async () => {
+    const silence = new Readable({ read() {} });
+    save = async () => {
+      await sleep(3 * times.stallMs);
+      silence.push('first');
+      return silence;
+    };
+    const stream = await fetchImage(identityOf(n2), n1, at(), imageId, signal, times.stallMs);
+    const sinceMs = performance.now();
+    await assert.rejects(text(stream), 'and then it is silent for too long');
+    assert.ok(performance.now() - sinceMs < 2 * times.stallMs);
+    await until('Docker need not go on', 1_000, () => (silence.destroyed ? true : undefined));
+  });
+
+  it('that Docker still writes to its disk keep their places when nobody waits any more', async () => {
+    const streams: Readable[] = [];
+    const saving = Promise.withResolvers<void>();
+    save = async () => {
+      const stream = new Readable({ read() {} });
+      streams.push(stream);
+      await saving.promise;
+      return stream;
+    };
+    const me = identityOf(n2);
+    for (const count of [1, 2]) {
+      const stop = new AbortController();
+      const reason = new Error('enough');
+      const left = assert.rejects(fetchImage(me, n1, at(), imageId, stop.signal), reason);
+      await until('Docker is asked', 1_000, () => (streams.length === count ? true : undefined));
+      stop.abort(reason);
+      await left;
+    }
+    await sleep(2 * times.aliveMs);
+    await fails(fetchImage(me, n1, at(), imageId, signal), 'node-unreachable', /sending 2 images already/);
+    saving.resolve();
+    await until('they are ended', 1_000, () => (streams.every(({ destroyed }) => destroyed) ? true : undefined));
+    save = source.saveImage;
+    assert.equal(await text(await fetchImage(me, n1, at(), imageId, signal)), JSON.stringify({ id: imageId }));
+  });
+
+  it('are not waited for without end', async () => {
+    await server.close();
+    server = await startPeerServer({
+      ...{ identity: identityOf(n1), address: '127.0.0.1', port: 0, log: silent },
+      docker: {
+        image: source.image,
+        saveImage: (_, given) =>
+          new Promise((_resolve, reject) =>
+            given.addEventListener('abort', () => reject(new Error('no answer in time'))),
+          ),
+      },
+      isMember: () => true,
+      times: { ...times, saveMs: 100 },
+    });
+    const fetching = fetchImage(identityOf(n2), n1, at(), imageId, signal);
+    await fails(fetching, 'node-unreachable', /no answer in time|status 500/);
   });
 });
 
