@@ -6,6 +6,7 @@ import { timings } from '../model/timing.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
 import { createLatch } from '../store/latch.ts';
 import { belongingOf, spokenOf } from './documents.ts';
+import { createDue } from './due.ts';
 import { createDuties } from './duties.ts';
 import type { Home, Part } from './home.ts';
 import { createJobs, type Jobs } from './jobs.ts';
@@ -46,7 +47,7 @@ export const workloadTimes: WorkloadTimes = { gapMs: 20, tickMs: 10_000, againMs
 const jobsMax = 16;
 /** Beside those: they wait for each other anyhow, and with what they wait for would keep everything else from beginning. */
 const imageJobsMax = 1;
-/** An image that is here is looked for again after this time: people remove images. */
+/** An image that is here is looked for again after this time: people remove images. One that does not come, then at the latest. */
 const imageMs = 600_000;
 
 export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: WorkloadsParts): Workloads {
@@ -56,8 +57,7 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
   const locals = createLocalContainers(docker);
   const duties = createDuties(home, reviver);
   const order = createOrder(node, clock);
-  /** When a job that has failed, or a check that was done, is due again; by the job's key (boot clock). */
-  const due = new Map<string, number>();
+  const due = createDue(clock);
   /** What was told of a workload, so that it is told once. */
   const told = new Map<string, string>();
   let nextMs = 0;
@@ -76,8 +76,7 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
   }
 
   function begin(jobs: Jobs, key: string, work: (signal: AbortSignal) => Promise<void>): void {
-    const waitMs = (due.get(key) ?? 0) - clock.bootMs();
-    if (waitMs > 0) within(waitMs);
+    if (due.waitMs(key) > 0) within(due.waitMs(key));
     else jobs.begin(key, work);
   }
 
@@ -237,7 +236,7 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     const key = `image ${doc.spec.imageId}`;
     begin(jobs, key, async (signal) => {
       await images.ensure(doc, [doc.node], signal);
-      due.set(key, clock.bootMs() + imageMs);
+      due.done(key, imageMs);
     });
   }
 
@@ -250,17 +249,17 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
     await lookHere(seen, jobs);
     lookElsewhere(seen, jobs, imageJobs);
     for (const id of told.keys()) if (!seen.workloads.has(id as WorkloadDoc['id'])) told.delete(id);
-    for (const [key, atMs] of due) if (atMs <= clock.bootMs()) due.delete(key);
   }
 
   return {
     wake: () => latch.open(),
     async run(signal) {
       const onEnd = (key: string, error: unknown) => {
-        const isSlow = key.startsWith('make ') || key.startsWith('image ');
         // These may find that nothing is to be done, as what can't be read is there all the same; that stays so.
         const isFutile = key.startsWith('forget ') || key.startsWith('drop ');
-        if (error !== null || isFutile) due.set(key, clock.bootMs() + (isSlow ? times.againMs : times.retryMs));
+        const isImage = key.startsWith('image ');
+        const againMs = isImage || key.startsWith('make ') ? times.againMs : times.retryMs;
+        if (error !== null || isFutile) due.failed(key, againMs, isImage ? imageMs : againMs);
         latch.open();
       };
       const jobs = createJobs({ signal, max: jobsMax, onEnd, log });

@@ -4,7 +4,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { workloadLabel } from '../../controller/model/container-spec.ts';
 import { type MoveStep, moveIdSchema, moveKeys } from '../../controller/model/move.ts';
 import { placedOn } from '../../controller/model/workload.ts';
-import { type ControllerNode, type ControllerWorld, createControllerWorld } from '../support/controller-world.ts';
+import {
+  type ControllerNode,
+  type ControllerWorld,
+  createControllerWorld,
+  speed,
+} from '../support/controller-world.ts';
 import { flockMount, imageId } from '../support/inspected.ts';
 import { moveDoc } from '../support/move-documents.ts';
 import { until } from '../support/until.ts';
@@ -102,6 +107,21 @@ describe('controllers', () => {
     await longEnough();
     assert.ok(asked < 60, `it was asked for ${asked} times`);
     assert.ok(await world.workload('web'));
+  });
+
+  it('ask less and less often for an image that does not come', async () => {
+    const asked: number[] = [];
+    n1.docker.saveImage = async () => {
+      asked.push(performance.now());
+      throw new Error('the disk is broken');
+    };
+    await world.volume('pgdata', 'n1', ['n2']);
+    await Promise.all([n1.start(), n2.start()]);
+    n1.docker.run('db');
+    await until('it was asked for again and again', 10_000, () => (asked.length === 3 ? true : undefined));
+    const [first = 0, second = 0, third = 0] = asked;
+    assert.ok(second - first >= 30_000 / speed - 50, `${second - first}`);
+    assert.ok(third - second >= 60_000 / speed - 50, `${third - second}`);
   });
 
   describe('keep containers running', () => {
