@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { placedSchema, placesOf } from '../model/container-address.ts';
 import { hasCode, messageOf } from '../model/errors.ts';
 import type { Executed } from '../program/docker.ts';
 import type { MoveTools } from './ports.ts';
@@ -29,9 +30,7 @@ const inspectedSchema = z.object({
     .nullish(),
   HostConfig: z.object({ NetworkMode: z.string().default('') }),
   NetworkSettings: z.object({
-    Networks: z
-      .record(z.string(), z.object({ IPAddress: z.string().default(''), GlobalIPv6Address: z.string().default('') }))
-      .nullish(),
+    Networks: z.record(z.string(), placedSchema).nullish(),
   }),
 });
 export type Inspected = z.infer<typeof inspectedSchema>;
@@ -119,7 +118,5 @@ async function isIll(
 
 function addressOf({ HostConfig, NetworkSettings }: Inspected): string | null {
   if (HostConfig.NetworkMode === 'host') return '127.0.0.1';
-  const networks = Object.values(NetworkSettings.Networks ?? {});
-  const addresses = networks.flatMap(({ IPAddress, GlobalIPv6Address }) => [IPAddress, GlobalIPv6Address]);
-  return addresses.find((address) => address !== '') ?? null;
+  return placesOf(HostConfig.NetworkMode, NetworkSettings.Networks ?? {})[0]?.address ?? null;
 }

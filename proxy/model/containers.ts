@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { placedSchema, placesOf } from '../../controller/model/container-address.ts';
 import { createdAtMsOf } from '../../controller/model/container-spec.ts';
 import { isFlockDriver } from '../../controller/model/inspected.ts';
 import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
@@ -71,17 +72,7 @@ export const inspectedSchema = z.object({
   HostsPath: z.string().default(''),
   Mounts: z.array(z.object({ Driver: z.string().nullish() })).nullish(),
   NetworkSettings: z.object({
-    Networks: z
-      .record(
-        z.string(),
-        z.object({
-          IPAddress: z.string().default(''),
-          Gateway: z.string().default(''),
-          GlobalIPv6Address: z.string().default(''),
-          IPv6Gateway: z.string().default(''),
-        }),
-      )
-      .nullish(),
+    Networks: z.record(z.string(), placedSchema).nullish(),
   }),
 });
 export type Inspected = z.infer<typeof inspectedSchema>;
@@ -145,26 +136,13 @@ function placeOf(mode: string, networks: NonNullable<Inspected['NetworkSettings'
     const problem = `the container uses the network of container ${owner}: give that one the labels`;
     return { address: null, gateway: null, problem };
   }
-  const main = mode === 'default' ? 'bridge' : mode;
-  const places = Object.entries(networks)
-    .map(([name, network]) => ({
-      name,
-      address: parseIp(network.IPAddress) ?? parseIp(network.GlobalIPv6Address),
-      gateway: parseIp(network.IPAddress) === null ? parseIp(network.IPv6Gateway) : parseIp(network.Gateway),
-    }))
-    .filter(({ address }) => address !== null)
-    // Overlay networks have no gateway on the host, which can't reach them; then the one that it was started with; then by name.
-    .toSorted(
-      (a, b) =>
-        Number(a.gateway === null) - Number(b.gateway === null) ||
-        Number(a.name !== main) - Number(b.name !== main) ||
-        (a.name < b.name ? -1 : 1),
-    );
-  const [first] = places;
-  if (first === undefined)
+  const [first] = placesOf(mode, networks);
+  const address = parseIp(first?.address ?? '');
+  if (first === undefined || address === null)
     return { address: null, gateway: null, problem: 'the container has no network, so nobody can reach it' };
-  const problem = first.gateway === null ? `its network ${first.name} has no address of the host: no links` : null;
-  return { address: first.address, gateway: first.gateway, problem };
+  const gateway = parseIp(first.gateway);
+  const problem = gateway === null ? `its network ${first.name} has no address of the host: no links` : null;
+  return { address, gateway, problem };
 }
 
 function linkAndRouteProblems(declared: Declared, { address, problem }: Place): readonly LabelProblem[] {

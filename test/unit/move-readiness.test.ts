@@ -34,9 +34,11 @@ function found(health: string | null, config: Inspected['Config'] = null): Inspe
     },
     Config: config,
     HostConfig: { NetworkMode: 'bridge' },
-    NetworkSettings: { Networks: { bridge: { IPAddress: '172.17.0.2', GlobalIPv6Address: '' } } },
+    NetworkSettings: { Networks: { bridge: placed('172.17.0.2', '172.17.0.1') } },
   };
 }
+
+const placed = (IPAddress: string, Gateway: string) => ({ IPAddress, Gateway, GlobalIPv6Address: '', IPv6Gateway: '' });
 
 const ask = (tools: MoveTools, of: Inspected, ports: readonly number[], forMs = 0) =>
   lacks(tools, { id: 'c', found: of, ports, forMs, untilBootMs: 21_000 }, new AbortController().signal);
@@ -50,6 +52,19 @@ describe('a container that was started', () => {
     assert.equal(await ask(tools, found(null), [80]), null);
     assert.equal(await ask(tools, found(null), [80, 443]), 'takes no connections on port 443');
     assert.deepEqual(asked, []);
+  });
+
+  it('is asked where the proxy would serve from it, not at an address that its host can’t reach', async () => {
+    const { tools } = toolsWith(fine);
+    const asked: string[] = [];
+    const reach: MoveTools['reach'] = async (address) => {
+      asked.push(address);
+      return true;
+    };
+    const Networks = { app: placed('10.0.1.5', ''), bridge: placed('172.17.0.2', '172.17.0.1') };
+    const inBoth = { ...found(null), HostConfig: { NetworkMode: 'app' }, NetworkSettings: { Networks } };
+    assert.equal(await ask({ ...tools, reach }, inBoth, [80]), null);
+    assert.deepEqual(asked, ['172.17.0.2']);
   });
 
   it('is not ready by its ports alone when it has a health check, which is run at once', async () => {
