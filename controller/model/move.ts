@@ -57,8 +57,10 @@ export type MoveMember = {
   /** On the source, and on the target once it is made there. */
   readonly sourceId: string;
   readonly targetId: string | null;
-  /** Its ports that took no connections on the source, while others did: nobody waits for them. Absent: none. */
+  /** Its ports that took no connections on the source, while others did or its health check had failed: nobody waits for them. Absent: none. */
   readonly closedPorts?: readonly number[] | undefined;
+  /** Its health check had failed on the source: nobody waits for that either. Absent: no. */
+  readonly isUnhealthy?: boolean | undefined;
 };
 
 export type MoveLimits = {
@@ -258,6 +260,7 @@ export const moveSchema: z.ZodType<MoveDoc> = z.object({
       sourceId: text,
       targetId: text.nullable(),
       closedPorts: z.array(z.number()).optional(),
+      isUnhealthy: z.boolean().optional(),
     }),
   ),
   volumes: z.array(workloadVolumeSchema),

@@ -2,6 +2,7 @@ import { portTaken } from '../model/clashes.ts';
 import { ownNetworks } from '../model/container-obstacles.ts';
 import { FlockError } from '../model/errors.ts';
 import { doSubnetsMeet, subnetsOf } from '../model/host-net.ts';
+import type { MoveMember } from '../model/move.ts';
 import { partings } from '../model/neighbours.ts';
 import { conflictOf, isAny, publishedBy } from '../model/published-ports.ts';
 import type { WorkloadDoc } from '../model/workload.ts';
@@ -95,15 +96,16 @@ export async function partingsOf(
 }
 
 /**
- * On the source, before anything is stopped: the ports that take no connections though others do. With a link to a port that nothing listens
- * at, the container would never be ready on the target, nor on the way back. Throws where the container is gone.
+ * On the source, before anything is stopped: the ports that take no connections though others do, and whether the health check has failed.
+ * With a link to a port that nothing listens at, or a check whose program is not in the image, the container would never be ready on the
+ * target, nor on the way back. Throws where the container is gone.
  */
-export async function closedNow(
+export async function lackingNow(
   tools: MoveTools,
   { id, workload }: MovedContainer,
   made: Starting['ports'],
   signal: AbortSignal,
-): Promise<readonly number[]> {
+): Promise<Required<Pick<MoveMember, 'closedPorts' | 'isUnhealthy'>>> {
   const found = await look(tools, id);
   if (found === null)
     throw new FlockError(
@@ -116,8 +118,9 @@ export async function closedNow(
     if (asks > 0) await tools.clock.sleep(closedAgainMs, signal);
     closed = (await closedOf(tools, found, closed, signal)) ?? [];
   }
-  // It may just be starting.
-  return closed.length < ports.length ? closed : [];
+  const isUnhealthy = found.State.Running && found.State.Health?.Status === 'unhealthy';
+  // Where all are closed it may just be starting, unless its check has had the time to fail.
+  return { closedPorts: isUnhealthy || closed.length < ports.length ? closed : [], isUnhealthy };
 }
 
 /** On the source: what people have changed since the target's container was made, which would be lost with the old one. */

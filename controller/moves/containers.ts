@@ -11,6 +11,7 @@ export type MovedContainer = {
   readonly workload: WorkloadDoc;
   /** See MoveMember. */
   readonly closedPorts: readonly number[];
+  readonly isUnhealthy: boolean;
 };
 
 const lookMs = 25;
@@ -42,7 +43,7 @@ export async function containersOn(
     const id = side === 'from' ? member?.sourceId : member?.targetId;
     if (id === undefined || id === null)
       throw new FlockError('move-refused', `container ${workload.name} was not made on ${doc[side]}`);
-    return { id, workload, closedPorts: member?.closedPorts ?? [] };
+    return { id, workload, closedPorts: member?.closedPorts ?? [], isUnhealthy: member?.isUnhealthy ?? false };
   });
 }
 
@@ -120,7 +121,7 @@ async function untilReady(
   signal: AbortSignal,
 ): Promise<void> {
   const { docker, clock } = tools;
-  const { id, workload } = container;
+  const { id, workload, isUnhealthy } = container;
   const ports = (await portsOf(workload, made)).filter((port) => !container.closedPorts.includes(port));
   const sinceBootMs = clock.bootMs();
   for (;;) {
@@ -131,7 +132,7 @@ async function untilReady(
     if (found.State.Running && !found.State.Restarting) {
       const lacking = await lacks(
         tools,
-        { id, found, ports, forMs: clock.bootMs() - sinceBootMs, untilBootMs },
+        { id, found, ports, isUnhealthy, forMs: clock.bootMs() - sinceBootMs, untilBootMs },
         signal,
       );
       if (lacking === null) return;

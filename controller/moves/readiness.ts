@@ -44,6 +44,8 @@ export type Started = {
   readonly id: string;
   readonly found: Inspected;
   readonly ports: readonly number[];
+  /** Its health check had failed before it was moved, and says nothing. */
+  readonly isUnhealthy: boolean;
   /** Since its start. */
   readonly forMs: number;
   /** When it must be ready (boot clock). */
@@ -52,13 +54,13 @@ export type Started = {
 
 /** What a container that runs lacks to be ready, for "it ..."; null: nothing. */
 export async function lacks(tools: MoveTools, started: Started, signal: AbortSignal): Promise<string | null> {
-  const { found, ports, forMs } = started;
+  const { found, ports, isUnhealthy, forMs } = started;
   if (ports.length > 0) {
     const closed = await closedOf(tools, found, ports, signal);
     if (closed === null) return 'has no address';
     if (closed.length > 0) return `takes no connections on port ${closed.join(', ')}`;
   }
-  const check = checkOf(found);
+  const check = isUnhealthy ? null : checkOf(found);
   if (check !== null) return await isIll(tools, started, check, signal);
   return ports.length > 0 || forMs >= settledMs ? null : 'has just been started';
 }

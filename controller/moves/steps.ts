@@ -4,7 +4,7 @@ import type { MoveDoc, MoveMember, MoveProgress, MoveStep, StepOutcome } from '.
 import { pauseLeftMs, stepLimitMs } from '../model/move-duty.ts';
 import { servicesToPause } from '../model/move-plan.ts';
 import type { FormerContainer } from '../model/workload.ts';
-import { changesOf, closedNow, portsTaken, refuse, sidecarsOf } from './checks.ts';
+import { changesOf, lackingNow, portsTaken, refuse, sidecarsOf } from './checks.ts';
 import { containersOn, type MovedContainer, membersOf, orAborted, type PortsMade, startAll } from './containers.ts';
 import { copyAll } from './copying.ts';
 import { handOver } from './handover.ts';
@@ -82,9 +82,9 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
     // How they are, and whether they are still there, is asked before anybody has to wait.
     const made = portsMade(tools);
     const containers = await containersOn(tools, doc, 'from');
-    const closed = await Promise.all(containers.map((container) => closedNow(tools, container, made, signal)));
+    const lacking = await Promise.all(containers.map((container) => lackingNow(tools, container, made, signal)));
     refuse(await changesOf(tools, containers));
-    const members = doc.members.map((member, index) => ({ ...member, closedPorts: closed[index] ?? [] }));
+    const members = doc.members.map((member, index) => ({ ...member, ...lacking[index] }));
     return { ...(await pause(tools, doc, signal)), members };
   },
   draining: drain,

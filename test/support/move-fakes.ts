@@ -42,7 +42,7 @@ export type FakeParts = {
   readonly admin: Store;
   /** What must never happen, and did. */
   readonly problems: string[];
-  /** What is to go wrong every time: `n2 start`, `n2 reach`, `reach 81` everywhere. */
+  /** What is to go wrong every time: `n2 start`, `n2 reach`; everywhere: `reach 81`, `check web`, which had failed before, too. */
   readonly broken: ReadonlyMap<string, string>;
   /** How long Docker takes to start something on a host, milliseconds. */
   readonly startMs: ReadonlyMap<string, number>;
@@ -135,9 +135,12 @@ export function createFakes(parts: FakeParts) {
         async inspect(id) {
           const container = host.containers.get(id);
           if (container === undefined) return null;
-          const { running, exitCode } = container;
+          const { name, running, exitCode, hasRun = false } = container;
+          const check = broken.has(`check ${name}`) ? { Healthcheck: { Test: ['CMD', 'check'] } } : {};
+          const health = broken.has(`check ${name}`) ? { Status: hasRun ? 'starting' : 'unhealthy' } : null;
           return {
-            State: { Running: running, ExitCode: exitCode },
+            State: { Running: running, ExitCode: exitCode, Health: health },
+            Config: check,
             HostConfig: { NetworkMode: 'bridge' },
             NetworkSettings: { Networks: { bridge: { IPAddress: '172.17.0.2' } } },
           };
@@ -153,7 +156,7 @@ export function createFakes(parts: FakeParts) {
               .catch(() => undefined);
           }),
         tail: async () => 'last words',
-        execute: async () => ({ exitCode: 0, output: '' }),
+        execute: async (id) => ({ exitCode: broken.has(`check ${host.containers.get(id)?.name}`) ? 1 : 0, output: '' }),
       },
       locals: { describeOne: async (id) => host.containers.get(id)?.workload ?? null },
       images: { ensure: () => effect('image', () => sleep(50)) },

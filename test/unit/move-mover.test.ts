@@ -393,6 +393,40 @@ describe('moving containers', () => {
     assert.match(back.move()?.failure?.reason ?? '', /takes no connections on port 81/);
   });
 
+  it('waits for no health check that had failed before, on neither side', async () => {
+    for (const [closed, ports] of [
+      [[], ''],
+      [[80], 'reach 80'],
+    ] as const) {
+      const ill = caseOf([workload('web', 'n1', { volumes: ['data'], spec: { ports: [80] } })]);
+      const moved = await run(ill, {
+        prepare(one) {
+          one.broken.set('check web', '');
+          if (ports !== '') one.broken.set(ports, '');
+        },
+      });
+      checkEnd(moved, ill, `the check had failed; ${ports}`);
+      assert.equal(moved.move()?.step, 'done', moved.move()?.failure?.reason);
+      const { closedPorts, isUnhealthy } = moved.move()?.members[0] ?? {};
+      assert.deepEqual({ closedPorts, isUnhealthy }, { closedPorts: closed, isUnhealthy: true });
+    }
+    const of = caseOf([workload('web', 'n1', { volumes: ['data'], spec: { ports: [80] } })]);
+    const back = await run(of, {
+      prepare(one) {
+        one.broken.set('check web', '');
+        one.broken.set('n2 reach', '');
+      },
+    });
+    checkEnd(back, of, 'the check had failed, and the target does not serve');
+    checkServes(back, 'the check had failed, and the target does not serve');
+    assert.match(back.move()?.failure?.reason ?? '', /takes no connections on port 80/);
+    assert.match(stepsOf(back).join(' '), /restoring/);
+    assert.ok(
+      back.move()?.history.some(({ step, note }) => step === 'restoring' && /1 container ready/.test(note)),
+      JSON.stringify(back.move()?.history),
+    );
+  });
+
   it('refuses what it finds only on the hosts before anything stands still', async () => {
     const published = { create: { HostConfig: { PortBindings: { '80/tcp': [{ HostIp: '', HostPort: '80' }] } } } };
     const of = caseOf([workload('web', 'n1', { volumes: ['data'], spec: published })]);

@@ -40,8 +40,8 @@ function found(health: string | null, config: Inspected['Config'] = null): Inspe
 
 const placed = (IPAddress: string, Gateway: string) => ({ IPAddress, Gateway, GlobalIPv6Address: '', IPv6Gateway: '' });
 
-const ask = (tools: MoveTools, of: Inspected, ports: readonly number[], forMs = 0) =>
-  lacks(tools, { id: 'c', found: of, ports, forMs, untilBootMs: 21_000 }, new AbortController().signal);
+const ask = (tools: MoveTools, of: Inspected, ports: readonly number[], forMs = 0, isUnhealthy = false) =>
+  lacks(tools, { id: 'c', found: of, ports, isUnhealthy, forMs, untilBootMs: 21_000 }, new AbortController().signal);
 
 const fine = { exitCode: 0, output: '' };
 const shellCheck = { Healthcheck: { Test: ['CMD-SHELL', 'pg_isready || exit 1'], Timeout: 3_000_000_000 } };
@@ -78,6 +78,17 @@ describe('a container that was started', () => {
     assert.equal(await ask(well.tools, found('starting', shellCheck), [5432]), null);
     assert.equal(await ask(well.tools, found('starting', shellCheck), [5433]), 'takes no connections on port 5433');
     assert.equal(well.asked.length, 1);
+  });
+
+  it('is ready by its ports, or as without a check, when that had failed before it was moved', async () => {
+    const { tools, asked } = toolsWith({ exitCode: 127, output: 'curl: not found' }, [5432]);
+    const ill = (ports: readonly number[], forMs: number) =>
+      ask(tools, found('starting', shellCheck), ports, forMs, true);
+    assert.equal(await ill([5432], 0), null);
+    assert.equal(await ill([5433], 0), 'takes no connections on port 5433');
+    assert.equal(await ill([], 1_000), 'has just been started');
+    assert.equal(await ill([], 2_100), null);
+    assert.deepEqual(asked, []);
   });
 
   it('is ready when Docker says that it is healthy', async () => {
