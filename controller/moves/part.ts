@@ -35,7 +35,7 @@ export function createMovesPart(home: Home): Part {
   });
   const mover = createMover({ tools, records, view });
   const begin = { store, view, events, clock };
-  const looking = { node, store, docker, net, plugin: tools.plugin, image: docker.image };
+  const looking = { node, store, docker, maker, net, plugin: tools.plugin, image: docker.image };
   const preflight = createPreflight(looking, home.askController);
   const drainer = createDrainer({ tools, mover, view, begin, events, log });
   return {

@@ -1,6 +1,5 @@
 import { type Request, Router } from 'express';
 import { z } from 'zod';
-import { workloadLabel } from '../model/container-spec.ts';
 import { messageOf } from '../model/errors.ts';
 import type { MovePlan } from '../model/move-plan.ts';
 import { type NodeName, parseNodeName } from '../model/names.ts';
@@ -35,7 +34,7 @@ const viewSchema = z.object({
 });
 export type Preflight = z.infer<typeof viewSchema>;
 
-export type PreflightTools = Pick<MoveTools, 'node' | 'store' | 'docker' | 'plugin' | 'net'> & {
+export type PreflightTools = Pick<MoveTools, 'node' | 'store' | 'docker' | 'maker' | 'plugin' | 'net'> & {
   readonly image: (name: string) => Promise<unknown>;
 };
 
@@ -133,11 +132,13 @@ async function lookAtTarget(tools: PreflightTools, workloads: readonly WorkloadD
   const missing = await Promise.all(
     workloads.map(async ({ name, spec }) => ((await tools.image(spec.imageId)) === null ? [name] : [])),
   );
-  const others = (await tools.docker.list()).filter(({ labels }) => !Object.hasOwn(labels, workloadLabel));
-  const taken = workloads.flatMap(({ name }) =>
-    others.some((other) => other.name === name)
-      ? [`there is another container ${name} on ${tools.node}: rename or remove one of them`]
-      : [],
+  const taken = await Promise.all(
+    workloads.map(async (workload) =>
+      (await tools.maker.isNameTaken(workload))
+        ? [`there is another container ${workload.name} on ${tools.node}: rename or remove one of them`]
+        : [],
+    ),
   );
-  return { ...nothing, obstacles: [...taken, ...(await portsTaken(tools, workloads))], imagesMissing: missing.flat() };
+  const obstacles = [...taken.flat(), ...(await portsTaken(tools, workloads))];
+  return { ...nothing, obstacles, imagesMissing: missing.flat() };
 }

@@ -210,7 +210,10 @@ async function removeOn(tools: MoveTools, doc: MoveDoc, side: 'from' | 'to', sig
   }
 }
 
-/** Also what was made, and not written down any more. What was put away, or is to be, and what people have made of it stays. */
+/**
+ * Also what was made, and not written down any more: nothing has started it then. What was put away, or is to be, and what people have made
+ * of it stays.
+ */
 async function targetIdsOf(
   { docker }: MoveTools,
   { workload, name, targetId }: MoveMember,
@@ -218,7 +221,7 @@ async function targetIdsOf(
 ): Promise<readonly string[]> {
   if (targetId !== null) return [targetId];
   return (await docker.list())
-    .filter((one) => one.labels[workloadLabel] === workload && one.name === name)
+    .filter((one) => one.labels[workloadLabel] === workload && one.name === name && one.state === 'created')
     .map(({ id }) => id)
     .filter((id) => !former.some(({ containerId }) => containerId === id));
 }

@@ -76,6 +76,22 @@ export function isLeftBehind(
   return node !== me && move === null && isThere && Name === `/${name}` && Image === spec.imageId;
 }
 
+type MarkedContainer = Pick<InspectedWorkload, 'Image'> & {
+  readonly State: { readonly Status: string };
+  readonly Config: { readonly Labels?: Readonly<Record<string, string>> | null | undefined };
+};
+
+/**
+ * Whether flock has made it for this workload, as far as can be seen. People copy labels (`docker commit`, tools that make containers anew):
+ * one that has run is flock's only if its image is the workload's, too.
+ */
+export function isMadeFor(
+  { Image, State, Config }: MarkedContainer,
+  { id, spec }: Pick<WorkloadDoc, 'id' | 'spec'>,
+): boolean {
+  return Config.Labels?.[workloadLabel] === id && (State.Status === 'created' || Image === spec.imageId);
+}
+
 /**
  * The volumes of a container with their ids; null while one of them is not known yet. One that is gone from the store keeps the id that
  * it had.

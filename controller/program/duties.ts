@@ -139,7 +139,7 @@ export function createDuties(home: Home, reviver: Pick<Reviver, 'start'>): Dutie
       // Whoever begins a move just now has to look again, and comes too late to use it.
       if (!(await write(store, doc, entry.index))) return;
       if (found.State.Status !== 'created') {
-        const done = await putAway(docker, doc, { node, containerId, why: 'left' });
+        const done = await putAway(docker, doc, { containerId, why: 'left' });
         if (done !== null) events.tell('put-away', doc.name, done);
         return;
       }

@@ -70,7 +70,10 @@ export type Images = {
 export type Maker = {
   /**
    * Makes a workload's container on this host, with its networks, not started. The image must be here. Answers its id, also of one that
-   * an earlier call has made. Throws `docker-failed`: another container has the name, a network can't be made ...
+   * an earlier call has made and nobody has started or changed. Throws `docker-failed`: another container has the name, a network can't be
+   * made ...
    */
   make(workload: WorkloadDoc): Promise<string>;
+  /** Whether a container has its name here that does not make way for it. */
+  isNameTaken(workload: WorkloadDoc): Promise<boolean>;
 };

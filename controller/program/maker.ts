@@ -1,17 +1,22 @@
 import { z } from 'zod';
-import { createBodyOf, workloadLabel } from '../model/container-spec.ts';
+import { createBodyOf } from '../model/container-spec.ts';
 import { FlockError, hasCode } from '../model/errors.ts';
 import { doSubnetsMeet, subnetsOf } from '../model/host-net.ts';
 import { quote } from '../model/names.ts';
-import type { ContainerSpec, WorkloadDoc } from '../model/workload.ts';
+import type { ContainerSpec, FormerContainer, WorkloadDoc } from '../model/workload.ts';
 import type { Docker } from './docker.ts';
+import { isMadeFor, isOtherThan } from './documents.ts';
 import type { Maker } from './home.ts';
 import type { HostNet } from './host-net.ts';
+import { createLocalContainers } from './local.ts';
 import { putAway } from './putting-away.ts';
 
 const imageSchema = z.object({ Id: z.string() });
-const ownSchema = z.object({
+const holderSchema = z.object({
   Id: z.string(),
+  Name: z.string(),
+  Image: z.string(),
+  State: z.object({ Status: z.string() }),
   Config: z.object({ Labels: z.record(z.string(), z.string()).nullish() }),
 });
 
@@ -20,6 +25,7 @@ type MakerDocker = Pick<
   | 'create'
   | 'connect'
   | 'inspect'
+  | 'list'
   | 'network'
   | 'createNetwork'
   | 'image'
@@ -29,7 +35,16 @@ type MakerDocker = Pick<
   | 'setRestartPolicy'
 >;
 
+/** Who has the name of a container that is to be made. */
+type Holder =
+  | { readonly kind: 'made'; readonly id: string; readonly isOfImage: boolean }
+  /** It makes way; what has run is kept under another name, unless all of it is elsewhere. */
+  | { readonly kind: 'former'; readonly former: Pick<FormerContainer, 'containerId' | 'why'> }
+  | { readonly kind: 'stranger' };
+
 export function createMaker(docker: MakerDocker, net: Pick<HostNet, 'subnets'>): Maker {
+  const locals = createLocalContainers(docker);
+
   /** A name that means the image, so that the container shows what the user called it; else its id. */
   async function imageOf(spec: ContainerSpec, name: string): Promise<string> {
     const [named, present] = await Promise.all([docker.image(spec.image), docker.image(spec.imageId)]);
@@ -68,17 +83,28 @@ export function createMaker(docker: MakerDocker, net: Pick<HostNet, 'subnets'>):
       }
   }
 
-  /** What an earlier call has made, before it could say so. What is to be put away and has the name is put away first. */
+  async function holderOf(workload: WorkloadDoc): Promise<Holder | null> {
+    const found = holderSchema.safeParse(await docker.inspect(workload.name)).data;
+    // Docker takes the name for the beginning of an id, too.
+    if (found === undefined || found.Name !== `/${workload.name}`) return null;
+    const { Id: id, Image, State } = found;
+    const former = workload.former.find(({ containerId }) => containerId === id);
+    if (former !== undefined) return { kind: 'former', former };
+    if (!isMadeFor(found, workload)) return { kind: 'stranger' };
+    if (State.Status !== 'created') return { kind: 'former', former: { containerId: id, why: 'left' } };
+    return { kind: 'made', id, isOfImage: Image === workload.spec.imageId };
+  }
+
+  /** What an earlier call has made, before it could say so. What makes way does so first; a stranger is left to Docker, which refuses the name. */
   async function madeBefore(workload: WorkloadDoc): Promise<string | null> {
-    const parsed = ownSchema.safeParse(await docker.inspect(workload.name));
-    if (!parsed.success) return null;
-    const { Id: found, Config } = parsed.data;
-    const former = workload.former.find(({ containerId }) => containerId === found);
-    if (former !== undefined) {
-      await putAway(docker, workload, former);
-      return null;
-    }
-    return Config.Labels?.[workloadLabel] === workload.id ? found : null;
+    const holder = await holderOf(workload);
+    if (holder?.kind === 'former') await putAway(docker, workload, holder.former);
+    if (holder?.kind !== 'made') return null;
+    const described = holder.isOfImage ? await locals.describeOne(holder.id) : null;
+    if (described !== null && !isOtherThan(workload, described)) return holder.id;
+    // Left by a move that came to nothing, before its workload got another image or other options; or cut off before it had its networks.
+    await docker.remove(holder.id);
+    return null;
   }
 
   return {
@@ -95,6 +121,7 @@ export function createMaker(docker: MakerDocker, net: Pick<HostNet, 'subnets'>):
       for (const [network, endpoint] of Object.entries(spec.networks)) await docker.connect(network, made, endpoint);
       return made;
     },
+    isNameTaken: async (workload) => (await holderOf(workload))?.kind === 'stranger',
   };
 }
 

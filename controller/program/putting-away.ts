@@ -22,7 +22,7 @@ const stopSecondsMax = 60;
 export async function putAway(
   docker: AwayDocker,
   workload: WorkloadDoc,
-  former: FormerContainer,
+  former: Pick<FormerContainer, 'containerId' | 'why'>,
 ): Promise<string | null> {
   const { containerId: id, why } = former;
   const found = inspectedSchema.safeParse(await docker.inspect(id));

@@ -173,6 +173,8 @@ export function createFakes(parts: FakeParts) {
             publish(host);
             return id;
           }),
+        isNameTaken: async ({ name }) =>
+          [...host.containers.values()].some((one) => one.name === name && one.isForeign === true),
       },
       plugin: {
         copy: () =>

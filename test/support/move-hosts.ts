@@ -116,6 +116,7 @@ export async function createMoveHosts(documents: {
       node,
       store,
       docker: tools.docker,
+      maker: tools.maker,
       net: tools.net,
       plugin: tools.plugin,
       image: async () => images.has(node) || null,

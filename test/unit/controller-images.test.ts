@@ -6,11 +6,14 @@ import { Router } from 'express';
 import { z } from 'zod';
 import { makeAuthority, makeKey } from '../../controller/cluster/ca.ts';
 import { identify } from '../../controller/cluster/founding.ts';
+import { workloadLabel } from '../../controller/model/container-spec.ts';
 import { type ErrorCode, FlockError } from '../../controller/model/errors.ts';
 import type { NodeIdentity } from '../../controller/model/identity.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
+import type { WorkloadDoc } from '../../controller/model/workload.ts';
 import { splitName, textOfLog } from '../../controller/program/docker.ts';
 import { createImages, isPlainName } from '../../controller/program/images.ts';
+import { createLocalContainers } from '../../controller/program/local.ts';
 import { createMaker } from '../../controller/program/maker.ts';
 import { askController, fetchImage } from '../../controller/program/peer-client.ts';
 import { type PeerServer, startPeerServer } from '../../controller/program/peer-server.ts';
@@ -290,11 +293,59 @@ describe('a container that is made', () => {
     docker.images.set(imageId, { id: imageId, names: new Set(['web:1']) });
   });
 
+  /** As the document of its workload has it, with all that Docker says of a container. */
+  async function described(): Promise<WorkloadDoc> {
+    const id = await createMaker(docker, quietNet).make(web);
+    const found = await createLocalContainers(docker).describeOne(id);
+    docker.personRemoves('web');
+    return { ...web, spec: found?.spec ?? web.spec };
+  }
+
   it('is found again by whoever was cut off while making it', async () => {
     const maker = createMaker(docker, quietNet);
-    const id = await maker.make(web);
-    assert.equal(await maker.make(web), id);
+    const doc = await described();
+    const id = await maker.make(doc);
+    assert.equal(await maker.make(doc), id);
     assert.deepEqual(docker.states(), { web: 'created' });
+  });
+
+  it('is made anew where the one that was left is of another image, or has other options', async () => {
+    const maker = createMaker(docker, quietNet);
+    const doc = await described();
+    const first = await maker.make(doc);
+    const { spec: old } = doc;
+    const options = { ...doc, spec: { ...old, create: { ...old.create, Env: ['A=2'] } } };
+    const second = await maker.make(options);
+    assert.notEqual(second, first);
+    const next = `sha256:${'2b'.repeat(32)}`;
+    docker.images.set(next, { id: next, names: new Set(['web:2']) });
+    const image = { ...options, spec: { ...options.spec, image: 'web:2', imageId: next } };
+    assert.equal(await maker.isNameTaken(image), false);
+    assert.notEqual(await maker.make(image), second);
+    assert.deepEqual(docker.states(), { web: 'created' });
+  });
+
+  it('keeps what has run under another name, if it is of its image', async () => {
+    const maker = createMaker(docker, quietNet);
+    const doc = await described();
+    const old = await maker.make(doc);
+    docker.personStarts('web');
+    assert.equal(await maker.isNameTaken(doc), false);
+    assert.notEqual(await maker.make(doc), old);
+    assert.deepEqual(docker.states(), { 'web.left-1': 'exited', web: 'created' });
+  });
+
+  it('does not take what people have made with its labels, of another image', async () => {
+    const maker = createMaker(docker, quietNet);
+    const doc = await described();
+    // "docker commit" of one that flock has made, and "docker run".
+    const copy = { mounts: [], image: 'sha256:committed', config: { Labels: { [workloadLabel]: doc.id } } };
+    const theirs = docker.run('web', copy);
+    assert.equal(await maker.isNameTaken(doc), true);
+    await fails(maker.make(doc), 'docker-failed', /another container of this host has the name/);
+    docker.personStops('web');
+    await fails(maker.make(doc), 'docker-failed', /another container of this host has the name/);
+    assert.deepEqual([docker.states(), docker.idOf('web')], [{ web: 'exited' }, theirs]);
   });
 
   it('does not take another’s name, and says whose it is', async () => {

@@ -136,6 +136,10 @@ describe('flockctl and moves', function () {
     hosts.containers('n2').set(made.id, made);
     assert.match(await hosts.refused('n3', 'move', 'web', 'n2'), /failed at preparing: .*nowhere/);
     assert.deepEqual([...hosts.containers('n2').keys()], ['kept', 'other']);
+    const started = { ...made, id: 'started', running: true };
+    hosts.containers('n2').set(started.id, started);
+    assert.match(await hosts.refused('n3', 'move', 'web', 'n2'), /failed at preparing: .*nowhere/);
+    assert.deepEqual([...hosts.containers('n2').keys()], ['kept', 'other', 'started'], 'it has run: it is somebody’s');
   });
 
   it('holds nobody up for a container that was removed while its volumes were copied', async () => {
