@@ -2,6 +2,7 @@ import type { SpaceDoc, VolumeDoc } from './cluster.ts';
 import { hashText, mix } from './hash.ts';
 import type { MoveLimits } from './move.ts';
 import { nodeObstacles, type PlanFacts, type PlanNode, planGroup, volumeObstacles } from './move-plan.ts';
+import { fullObstacles } from './move-room.ts';
 import type { NodeName } from './names.ts';
 import type { WorkloadDoc } from './workload.ts';
 
@@ -13,7 +14,10 @@ const freeStepOf = (space: SpaceDoc | null) =>
 
 export type Choice = { readonly node: NodeName } | { readonly node: null; readonly reason: string };
 
-/** The best node for a group that has to leave its own: one that has copies of all its volumes, then free space, then hashing. */
+/**
+ * The best node for a group that has to leave its own: one that has copies of all its volumes, then free space, then hashing. None whose pool
+ * is full already, unless it has these copies.
+ */
 export function chooseTarget(asked: readonly WorkloadDoc[], limits: MoveLimits, facts: PlanFacts): Choice {
   const others = facts.nodes.filter(({ name }) => name !== asked[0]?.node);
   const plans = others.map((target) => ({
@@ -50,12 +54,16 @@ function choose(
 ): Choice {
   const hasAll = ({ name }: PlanNode) => Number(volumes.every(({ replicas }) => replicas.includes(name)));
   const scoreOf = ({ name }: PlanNode) => mix(hashText(seed) ^ hashText(name));
-  const [best] = offers
+  const checked = offers.map(({ target, obstacles }) => {
+    const full = hasAll(target) ? [] : fullObstacles(target.name, target.space);
+    return { target, obstacles: [...obstacles, ...full] };
+  });
+  const [best] = checked
     .filter(({ obstacles }) => obstacles.length === 0)
     .map(({ target }) => target)
     .toSorted((a, b) => hasAll(b) - hasAll(a) || freeStepOf(b.space) - freeStepOf(a.space) || scoreOf(b) - scoreOf(a));
   if (best !== undefined) return { node: best.name };
-  const reasons = [...new Set(offers.flatMap(({ obstacles }) => obstacles.slice(0, 1)))];
+  const reasons = [...new Set(checked.flatMap(({ obstacles }) => obstacles.slice(0, 1)))];
   return { node: null, reason: reasons.slice(0, reasonsMax).join('; ') || 'there is no other node' };
 }
 

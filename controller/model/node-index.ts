@@ -142,6 +142,11 @@ function roomOf(space: SpaceDoc | null, limits: PlacementLimits): number {
   return Math.min(space.freeBytes / limits.roomFactor, untilFullBytes);
 }
 
+/** The same the other way round: what has to be free in a pool of this size for a volume of so many bytes. */
+export function freeBytesFor(bytes: number, sizeBytes: number, limits: PlacementLimits = placementLimits): number {
+  return Math.max(limits.roomFactor * bytes, bytes + (1 - limits.fullShareMax) * sizeBytes);
+}
+
 /**
  * What a node costs a volume; the cheapest one gets it. This is weighted rendezvous hashing (Thaler and Ravishankar 1998, weights
  * after Schindelhauer and Schomaker 2005): -ln(h) / weight with h even in (0, 1) and the same on every node that computes it. A

@@ -8,9 +8,11 @@ import type { DatasetId, NodeName } from '../model/names.ts';
 import type { ClusterView } from '../program/view.ts';
 import { createLatch } from '../store/latch.ts';
 import { type BeginParts, beginMove, type Facts, readFacts } from './beginning.ts';
+import { refuse } from './checks.ts';
 import { copyAll } from './copying.ts';
 import type { Mover } from './mover.ts';
 import type { MoveTools } from './ports.ts';
+import { estimatesOf, lackOfRoom } from './room.ts';
 
 /** Empties its own node while that is being drained: begins moves, then hands over volumes that nothing uses. The rest is the mover's. */
 export type Drainer = {
@@ -87,8 +89,10 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
       if (!isDraining()) ended.abort(new Error('it is not drained any more'));
     });
     const both = AbortSignal.any([signal, ended.signal]);
+    const copied = { volumes: [{ name }], to };
     try {
-      await copyAll(tools, { volumes: [{ name }], to }, async () => undefined, both);
+      refuse(await lackOfRoom(tools, to, await estimatesOf(tools, copied, both)));
+      await copyAll(tools, copied, async () => undefined, both);
       await plugin.handOver({ to, volumes: [name], operations: [], deadlineMs: handOverMs }, both);
       log.info({ event: 'drain.volume', volume: name, to }, 'an idle volume was handed over');
     } catch (error) {

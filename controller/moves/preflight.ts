@@ -9,6 +9,7 @@ import { parseBody } from '../server/problems.ts';
 import { partingsOf, portsTaken, sidecarsOf } from './checks.ts';
 import type { MoveTools } from './ports.ts';
 import { readWorkload } from './records.ts';
+import { estimatesOf, lackOfRoom } from './room.ts';
 
 /**
  * What only the two hosts see of a move that is not begun yet: how much there is to send, whose ports and names are taken, what would be
@@ -114,17 +115,12 @@ async function lookAtSource(
   const names = new Set(workloads.flatMap(({ volumes }) => volumes.map(({ name }) => name)));
   const members = workloads.flatMap(({ name, containerId: id }) => (id === null ? [] : [{ name, id }]));
   const limit = AbortSignal.any([signal, AbortSignal.timeout(estimateMsMax)]);
-  const volumes = [...names].map((name) =>
-    tools.plugin.estimate(name, to, limit).then(
-      (estimate) => [{ name, ...estimate }],
-      () => [],
-    ),
-  );
+  const volumes = await estimatesOf(tools, { volumes: [...names].map((name) => ({ name })), to }, limit);
   return {
     ...nothing,
     warnings,
-    obstacles: [...(await sidecarsOf(tools, members))],
-    volumes: (await Promise.all(volumes)).flat(),
+    obstacles: [...(await sidecarsOf(tools, members)), ...(await lackOfRoom(tools, to, volumes))],
+    volumes: [...volumes],
   };
 }
 

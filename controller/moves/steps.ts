@@ -12,6 +12,7 @@ import { drain, hold, type Place, pause, releaseAll, untilPublished } from './pa
 import type { MoveTools } from './ports.ts';
 import { look } from './readiness.ts';
 import { readWorkload } from './records.ts';
+import { estimatesOf, lackOfRoom } from './room.ts';
 import { readRoutes } from './routes.ts';
 
 /**
@@ -70,6 +71,8 @@ export const executors: Readonly<Record<Exclude<MoveStep, 'done' | 'failed'>, Ex
       ),
     );
     refuse(await changesOf(tools, await containersOn(tools, doc, 'from')));
+    // What has come of it already, before somebody else had to go on, has its room.
+    if (doc.progress === null) refuse(await lackOfRoom(tools, doc.to, await estimatesOf(tools, doc, signal)));
     const first = await copyAll(tools, doc, tell, signal);
     const sinceMs = tools.clock.bootMs();
     await turn(doc, signal);

@@ -1,4 +1,4 @@
-import type { CopyRoundView } from '../../controller/model/api.ts';
+import type { CopyEstimateView, CopyRoundView } from '../../controller/model/api.ts';
 import { decodeVolume, keys, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { workloadLabel } from '../../controller/model/container-spec.ts';
 import { FlockError } from '../../controller/model/errors.ts';
@@ -50,12 +50,14 @@ export type FakeParts = {
   readonly pauses: Map<string, number>;
   /** What the plugin says of a copy that goes on. Null, and left out: it is done at once. */
   readonly copying?: () => CopyRoundView | null;
+  /** What it says would be sent of a volume. Left out: little, to a copy. */
+  readonly coming?: () => CopyEstimateView;
   /** Wraps each effect that a mover asks for. */
   readonly call: <T>(host: FakeHost, what: string, ended: AbortSignal, work: () => Promise<T>) => Promise<T>;
 };
 
 export function createFakes(parts: FakeParts) {
-  const { after, clock, log, hosts, admin, problems, broken, startMs, pauses, copying, call } = parts;
+  const { after, clock, log, hosts, admin, problems, broken, startMs, pauses, copying, coming, call } = parts;
   const sleep = (ms: number) => clock.sleep(ms, never);
   let made = 0;
 
@@ -182,7 +184,7 @@ export function createFakes(parts: FakeParts) {
             await sleep(100);
             return copying?.() ?? { state: 'done', sentBytes: 10, totalBytes: 10, roundMs: 100 };
           }),
-        estimate: async () => ({ hasCopy: true, bytes: 10 }),
+        estimate: async () => coming?.() ?? { hasCopy: true, bytes: 10 },
         handOver: ({ to, volumes, operations, deadlineMs }) =>
           effect('hand-over', async () => {
             await sleep(100);

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { pino } from 'pino';
 import { createEventLog } from '../../controller/cluster/event-log.ts';
-import type { CopyRoundView } from '../../controller/model/api.ts';
+import type { CopyEstimateView, CopyRoundView } from '../../controller/model/api.ts';
 import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { summaryOf } from '../../controller/model/move-summary.ts';
 import { type NodeName, parseNodeName } from '../../controller/model/names.ts';
@@ -57,6 +57,7 @@ export async function createMoveHosts(documents: {
   const pauses = new Map<string, number>();
   const problems: string[] = [];
   let copying: CopyRoundView | null = null;
+  let coming: CopyEstimateView = { hasCopy: true, bytes: 10 };
   /** Nodes whose Docker has the image of all containers. */
   const images = new Set<string>(['n1']);
   const servers: Server[] = [];
@@ -65,6 +66,7 @@ export async function createMoveHosts(documents: {
     ...{ clock, log, hosts, admin, problems, broken, pauses, startMs: new Map() },
     after: (ms, work) => void setTimeout(work, ms),
     copying: () => copying,
+    coming: () => coming,
     call: async (host, what, _ended, work) => {
       const problem = broken.get(`${host.node} ${what}`);
       if (problem !== undefined) throw new Error(problem);
@@ -163,6 +165,10 @@ export async function createMoveHosts(documents: {
     /** What the plugins say of copies from now on; null: they are done. */
     copies(round: CopyRoundView | null): void {
       copying = round;
+    },
+    /** What they say would be sent of each volume from now on. */
+    estimates(estimate: CopyEstimateView): void {
+      coming = estimate;
     },
     flockctl: (node: string, ...args: readonly string[]) =>
       createCommands({ FLOCK_CONTROLLER_SOCKET: join(folder, `${node}.sock`) }).run(process.execPath, [cli, ...args]),

@@ -1,4 +1,5 @@
 import { pino } from 'pino';
+import type { CopyEstimateView } from '../../controller/model/api.ts';
 import { decodeVolume, keys, type NodeDoc, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { FlockError } from '../../controller/model/errors.ts';
 import { decodeMove, type MoveDoc, moveKeys } from '../../controller/model/move.ts';
@@ -79,7 +80,8 @@ export function createMoveWorld(faults: readonly Fault[] = []) {
   /** How long Docker takes to start something on a host, milliseconds. */
   const startMs = new Map<string, number>();
   const after = (ms: number, work: () => void) => void scheduler.after(ms, work);
-  const parts = { after, clock, log, hosts, admin, problems, broken, startMs, pauses };
+  const coming = () => world.coming;
+  const parts = { after, clock, log, hosts, admin, problems, broken, startMs, pauses, coming };
   const { publish, toolsOf } = createFakes({ ...parts, call: (...asked) => call(...asked) });
 
   function createHost(name: string) {
@@ -167,6 +169,8 @@ export function createMoveWorld(faults: readonly Fault[] = []) {
   const world = {
     /** Told of each call before it is made. */
     onCall: (_at: number): void => undefined,
+    /** What the plugins say would be sent of each volume. */
+    coming: { hasCopy: true, bytes: 10 } as CopyEstimateView,
     scheduler,
     clock,
     hosts,

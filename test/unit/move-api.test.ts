@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { keys } from '../../controller/model/cluster.ts';
 import { eventKeys } from '../../controller/model/events.ts';
 import { decodeMove, type MoveDoc } from '../../controller/model/move.ts';
 import { parseNodeName } from '../../controller/model/names.ts';
@@ -6,6 +7,7 @@ import { workloadKeys } from '../../controller/model/workload.ts';
 import { askSocket } from '../../controller/socket-request.ts';
 import { volumeDoc, workload } from '../support/move-documents.ts';
 import { createMoveHosts, type MoveHosts } from '../support/move-hosts.ts';
+import { gibi } from '../support/placement-nodes.ts';
 import { until } from '../support/until.ts';
 
 let hosts: MoveHosts;
@@ -89,6 +91,28 @@ describe('flockctl and moves', function () {
     hosts.silence('n2');
     assert.match(await hosts.printed('n3', ...asked), /! the controller of n2 could not be asked/);
     assert.deepEqual(await moves(), []);
+  });
+
+  it('sends nothing to a node that has no room for it, and a drain says so', async () => {
+    const space = (name: string) => ({
+      kind: 'set' as const,
+      key: keys.space(parseNodeName(name)),
+      value: JSON.stringify({ sizeBytes: 100 * gibi, freeBytes: 50 * gibi }),
+    });
+    const idle = volumeDoc('idle', 'n1');
+    const volume = { kind: 'set', key: keys.volume(idle.id), value: JSON.stringify(idle) } as const;
+    await hosts.store.transact([volume, ...['n2', 'n3'].map(space)]);
+    hosts.estimates({ hasCopy: false, bytes: 40 * gibi });
+    const words = /n2 has no room for the 40 GiB that come: 50 GiB are free in its pool, and 60 GiB are needed/;
+    assert.match(await hosts.printed('n3', 'move', 'web', 'n2', '--dry-run'), words);
+    assert.match(await hosts.refused('n3', 'move', 'web', 'n2'), words);
+    assert.deepEqual(hosts.runs('web'), ['n1']);
+    await hosts.flockctl('n1', 'node', 'drain', 'n1', '--detach');
+    const view = await until('the drain says why', 10_000, async () => {
+      const { problems } = JSON.parse(await hosts.flockctl('n1', '-o', 'json', 'node', 'drain', 'n1', '--detach'));
+      return problems.some((text: string) => text.startsWith('volume idle: n')) ? problems.join('\n') : undefined;
+    });
+    assert.match(view, /volume idle: n[23] has no room for the 40 GiB that come/);
   });
 
   it('says who is left behind that reaches it by name in a network of the host, and moves it', async () => {

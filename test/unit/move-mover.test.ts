@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict';
-import type { VolumeDoc } from '../../controller/model/cluster.ts';
+import type { CopyEstimateView } from '../../controller/model/api.ts';
+import { keys, type VolumeDoc } from '../../controller/model/cluster.ts';
 import { isOver, type MoveDoc, type MoveStep } from '../../controller/model/move.ts';
 import { pauseMsOf, summaryOf } from '../../controller/model/move-summary.ts';
 import type { WorkloadDoc } from '../../controller/model/workload.ts';
 import { askToTurnBack } from '../../controller/moves/aborting.ts';
-import { moveDoc, volumeDoc, workload } from '../support/move-documents.ts';
+import { containerId, moveDoc, volumeDoc, workload } from '../support/move-documents.ts';
 import { createMoveWorld, type Fault, type MoveWorld } from '../support/move-world.ts';
+import { gibi } from '../support/placement-nodes.ts';
 
 const minuteMs = 60_000;
+const gibibytes = (size: number, free: number) => ({ sizeBytes: size * gibi, freeBytes: free * gibi });
+const made = ({ move }: Case) =>
+  move.members.map((member) => ({ ...member, targetId: containerId(`${member.name}-n2`) }));
 
 type Case = {
   readonly workloads: readonly WorkloadDoc[];
@@ -459,5 +464,38 @@ describe('moving containers', () => {
       checkServes(world, String(reason));
       assert.ok(!world.calls.some(({ what }) => what === 'stop' || what === 'pause'), 'nothing stood still');
     }
+  });
+
+  it('sends nothing to a target that has no room for it', async () => {
+    const of = group();
+    const space = { kind: 'set', key: keys.space(of.move.to), value: JSON.stringify(gibibytes(100, 40)) } as const;
+    const begun = (one: MoveWorld) => void one.store.transact([space]);
+    const coming = (estimate: CopyEstimateView) => ({
+      begun,
+      prepare(one: MoveWorld) {
+        one.coming = estimate;
+      },
+    });
+    // Three volumes.
+    const full = await run(of, coming({ hasCopy: false, bytes: 7 * gibi }));
+    checkEnd(full, of, 'no room');
+    checkServes(full, 'no room');
+    const { step, reason = '' } = full.move()?.failure ?? {};
+    assert.equal(step, 'copying');
+    assert.match(reason, /n2 has no room for the 21 GiB that come: 40 GiB are free in its pool, and 41 GiB are needed/);
+    assert.ok(!full.calls.some(({ what }) => what === 'copy'), 'nothing was sent');
+    for (const estimate of [
+      { hasCopy: false, bytes: 6 * gibi },
+      { hasCopy: false, bytes: null },
+      { hasCopy: true, bytes: 60 * gibi },
+    ])
+      assert.equal((await run(of, coming(estimate))).move()?.step, 'done', JSON.stringify(estimate));
+    // Somebody had to go on with it: of what is free now, the beginning of this move has taken its part.
+    const progress = { sentBytes: 14 * gibi, totalBytes: 21 * gibi, bytesPerSecond: 1 };
+    const later = { ...of, move: { ...of.move, step: 'copying' as const, members: made(of), progress } };
+    assert.doesNotMatch(
+      (await run(later, coming({ hasCopy: false, bytes: 7 * gibi }))).move()?.failure?.reason ?? '',
+      /room/,
+    );
   });
 });

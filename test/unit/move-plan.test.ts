@@ -261,12 +261,28 @@ describe('the target of a drain', () => {
 
   it('has the most room otherwise, and is spread where rooms are alike', () => {
     const volumes = [volumeDoc('data', 'n1')];
-    assert.deepEqual(choice({ nodes: nodes(space(10 * gibi), space(90 * gibi)), volumes }), { node: 'n3' });
+    assert.deepEqual(choice({ nodes: nodes(space(300 * gibi), space(900 * gibi)), volumes }), { node: 'n3' });
     const several = Array.from({ length: 20 }, (_, index) => workload(`w${index}`, 'n1'));
     const chosen = several.map(
       (one) => chooseTarget([one], moveLimitsDefault, facts({ workloads: several, nodes: nodes({}, {}) })).node,
     );
     assert.deepEqual([...new Set(chosen)].toSorted(), ['n2', 'n3']);
+  });
+
+  it('has a pool that is not full, unless it has copies of all volumes', () => {
+    const volumes = [volumeDoc('data', 'n1')];
+    assert.deepEqual(choice({ nodes: nodes(space(190 * gibi), { ...space(210 * gibi) }), volumes }), { node: 'n3' });
+    const full = nodes(space(190 * gibi), space(0));
+    const none = choice({ nodes: full, volumes });
+    assert.match(
+      'reason' in none ? none.reason : '',
+      /^n2 has no room: 190 GiB are free in its pool, which is more than 80 % full: free some.*; n3 has no room: 0 B/,
+    );
+    assert.match(JSON.stringify(chooseVolumeTarget(volumeDoc('data', 'n1'), full)), /n2 has no room/);
+    assert.deepEqual(choice({ nodes: full, volumes: [volumeDoc('data', 'n1', { replicas: ['n3'] })] }), { node: 'n3' });
+    assert.deepEqual(choice({ nodes: nodes({ space: null }, space(0)), volumes }), { node: 'n2' }, 'not known');
+    const light = [workload('light', 'n1')];
+    assert.notEqual(chooseTarget(light, moveLimitsDefault, facts({ workloads: light, nodes: full })).node, null);
   });
 
   it('lives, is open, has the format and meets the conditions of the volumes', () => {
