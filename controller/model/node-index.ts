@@ -143,7 +143,7 @@ function roomOf(space: SpaceDoc | null, limits: PlacementLimits): number {
 }
 
 /** The same the other way round: what has to be free in a pool of this size for a volume of so many bytes. */
-export function freeBytesFor(bytes: number, sizeBytes: number, limits: PlacementLimits = placementLimits): number {
+export function freeBytesFor(bytes: number, sizeBytes: number, limits: PlacementLimits): number {
   return Math.max(limits.roomFactor * bytes, bytes + (1 - limits.fullShareMax) * sizeBytes);
 }
 

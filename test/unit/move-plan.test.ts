@@ -271,12 +271,12 @@ describe('the target of a drain', () => {
 
   it('has a pool that is not full, unless it has copies of all volumes', () => {
     const volumes = [volumeDoc('data', 'n1')];
-    assert.deepEqual(choice({ nodes: nodes(space(190 * gibi), { ...space(210 * gibi) }), volumes }), { node: 'n3' });
-    const full = nodes(space(190 * gibi), space(0));
+    assert.deepEqual(choice({ nodes: nodes(space(45 * gibi), space(55 * gibi)), volumes }), { node: 'n3' });
+    const full = nodes(space(45 * gibi), space(0));
     const none = choice({ nodes: full, volumes });
     assert.match(
       'reason' in none ? none.reason : '',
-      /^n2 has no room: 190 GiB are free in its pool, which is more than 80 % full: free some.*; n3 has no room: 0 B/,
+      /^n2 has no room: 45 GiB are free in its pool, which is more than 95 % full: free some.*; n3 has no room: 0 B/,
     );
     assert.match(JSON.stringify(chooseVolumeTarget(volumeDoc('data', 'n1'), full)), /n2 has no room/);
     assert.deepEqual(choice({ nodes: full, volumes: [volumeDoc('data', 'n1', { replicas: ['n3'] })] }), { node: 'n3' });
