@@ -86,8 +86,9 @@ export function createBring({ storage, clock, peers, log }: BringParts): Bring {
           const to = begunBefore(owner, target.copy, from) ?? plan.to;
           await send(volume, work, target, from, to, signal);
           const atMs = work.takenAtMs.get(to.identity);
-          if (atMs === undefined) target.currentAtMs = startedMs;
-          else noteComplete(target, { identity: to.identity, atMs });
+          if (atMs !== undefined) noteComplete(target, { identity: to.identity, atMs });
+          // Of before this process began. What people made earlier may be of any age, and says nothing of how far the copy is.
+          else if (to.identity === owner.at(-1)?.identity) target.currentAtMs = startedMs;
           work.cycleMs = clock.bootMs() - startedMs;
         }
       }

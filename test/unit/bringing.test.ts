@@ -5,7 +5,7 @@ import { type DatasetId, parseNodeName, parseSnapshotName, type SnapshotName } f
 import { type Identified, planTransfer, snapshotName } from '../../controller/model/replication.ts';
 import { createBring, upToNext } from '../../plugin/cluster/bringing.ts';
 import type { CopyState } from '../../plugin/cluster/ports.ts';
-import { createWork, statusOf, targetOf } from '../../plugin/cluster/replication-work.ts';
+import { createWork, noteTaken, statusOf, targetOf } from '../../plugin/cluster/replication-work.ts';
 import type { Replicated } from '../../plugin/cluster/replicator.ts';
 import type { Snapshot, Storage } from '../../plugin/storage/storage.ts';
 import { createRandom } from '../simulation/random.ts';
@@ -52,6 +52,38 @@ describe('bringing a copy up to date', () => {
     answer.reject(new Error('no answer'));
     await assert.rejects(done, /no answer/);
     assert.equal(target.copy, null, 'it is asked for anew');
+  });
+
+  it('is far behind still with a snapshot that people made: that may be of any age', async () => {
+    const doc = volumeDoc('data', 'n1', { replicas: ['n2'] });
+    const [first, second] = [named('first'), named('second')];
+    const hourly = { ...second, name: parseSnapshotName('hourly'), identity: 'hourly' };
+    const unheld = [first, hourly, second].map((one) => ({ ...one, holds: [] }));
+    const storage = {
+      snapshots: async () => unheld,
+      hold: async () => {},
+      release: async () => {},
+    } as unknown as Storage;
+    const work = createWork(storage, doc.id as DatasetId, { pruneAtMs: 1e12, pruneByMs: 1e12 });
+    work.history = [first, hourly, second];
+    noteTaken(work, { identity: second.identity, name: second.name, atMs: 5_000 });
+    const target = targetOf(work, n2);
+    target.copy = { epoch: 1, snapshots: [first] };
+    target.currentAtMs = 7;
+    const lags: (number | null)[] = [];
+    const bring = createBring({
+      storage,
+      clock: { bootMs: () => 10_000 } as never,
+      peers: { transfer: async () => void lags.push(statusOf(work, target, 10_000).lagMs) } as never,
+      log: silent,
+    });
+    await bring({ doc, copies: [n2], isMounted: false }, work, target, {
+      until: null,
+      signal: new AbortController().signal,
+    });
+    // Before the hourly one is sent, and after it.
+    assert.deepEqual(lags, [9_993, 9_993]);
+    assert.equal(target.currentAtMs, 5_000);
   });
 });
 
