@@ -86,6 +86,8 @@ export function createFailovers(world: () => World): Failovers {
   /** Without faults everybody answers; one that says that its pool has failed is not asked. */
   function checkBest(host: Host, { id, replicas }: VolumeDoc): void {
     if (!world().network.isCalm()) return;
+    // Its owner is back, and sends more to others: this one is late, and the store refuses it.
+    if (world().docs().get(id)?.session !== null) return;
     const of = (one: Host) => ({
       name: one.name,
       snapshots: one.disk.datasets.get(id)?.snapshots ?? null,

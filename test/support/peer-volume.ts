@@ -18,14 +18,11 @@ export const create = {
   ...{ properties: {}, stamp: '{}' },
 };
 
-/** Two storages with a pool each; the first has the volume. `thereBytes`: the size of the other one's pool. */
-export async function makeStorages(
-  thereBytes = 2 ** 31,
-): Promise<{ readonly here: MemoryStorage; readonly there: MemoryStorage }> {
+/** Two storages with a pool each; the first has the volume. */
+export async function makeStorages(): Promise<{ readonly here: MemoryStorage; readonly there: MemoryStorage }> {
   const parts = { nowMs: () => Date.now(), randomHex: (digits: number) => randomBytes(digits / 2).toString('hex') };
   const [here, there] = [createMemory(parts), createMemory(parts)];
-  await here.makePool(2 ** 31);
-  await there.makePool(thereBytes);
+  for (const storage of [here, there]) await storage.makePool(2 ** 31);
   await here.create(id, create);
   return { here, there };
 }

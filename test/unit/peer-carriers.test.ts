@@ -189,8 +189,6 @@ describe('large streams between nodes', () => {
   });
 
   it('are not spooled where it is faster to send them again', async () => {
-    // It has room for what the larger of these would be.
-    ({ here, there } = await makeStorages(2 ** 46));
     for (const [estimate, isKept] of [
       [100 * mebi, false],
       [2 ** 45, true],

@@ -78,17 +78,6 @@ describe('streams between nodes', () => {
     await nothingLeft();
   });
 
-  it('are refused before anything is sent where they would fill the pool', async () => {
-    ({ here, there } = await makeStorages(4 * mebi));
-    await start();
-    let progress = 0;
-    const sending = pair.send(await write('s1', 5 * mebi), never, (bytes) => (progress = bytes));
-    const { message } = await rejects(sending, 'pool-full');
-    assert.match(message, /a copy of volume "db" takes about 5 MiB, and 4 MiB are free in this node's pool/);
-    assert.equal(progress, 0);
-    await nothingLeft();
-  });
-
   it('take a header that comes byte by byte, and refuse what is none', async () => {
     await start();
     const { toIdentity } = await write('s1', 10);
