@@ -2,8 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { TLSSocket } from 'node:tls';
 import type { Logger } from 'pino';
 import { FlockError, hasCode, messageOf } from '../../controller/model/errors.ts';
-import { type NodeName, quote } from '../../controller/model/names.ts';
-import { formatSize } from '../../controller/model/quantity.ts';
+import type { NodeName } from '../../controller/model/names.ts';
 import type { Copies } from '../cluster/copies.ts';
 import type { Snapshot, Storage } from '../storage/storage.ts';
 import type { Carriers } from './carrier.ts';
@@ -108,7 +107,6 @@ async function take(parts: ReceiveParts, incoming: Incoming, receive: Receive): 
   const { resumableReceive } = await storage.capabilities();
   if (header.fresh) await giveUp(parts, header);
   const beginning = await findBeginning(parts, header, resumableReceive);
-  if (beginning === null) await requireRoom(storage, header);
   // What the storage keeps of it has to be known again.
   if (resumableReceive) await partials.begin(id, header);
   try {
@@ -157,17 +155,6 @@ const doorTaken =
 async function giveUp({ storage, partials }: ReceiveParts, { doc }: Header): Promise<void> {
   await partials.remove(doc.id);
   await storage.abandonReceive(doc.id);
-}
-
-/** What can't have room in the end would take it from all who write here until it is refused. Of an increment too little is known. */
-async function requireRoom(storage: Storage, { doc, from, bytes }: Header): Promise<void> {
-  if (from !== null || bytes === null) return;
-  const status = await storage.pool();
-  if ('reason' in status || status.freeBytes >= bytes) return;
-  throw new FlockError(
-    'pool-full',
-    `a copy of volume ${quote(doc.name)} takes about ${formatSize(bytes)}, and ${formatSize(status.freeBytes)} are free in this node's pool`,
-  );
 }
 
 /** What is here of this very stream. What is here of another one goes. */
