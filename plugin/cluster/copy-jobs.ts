@@ -112,7 +112,7 @@ export function createCopyJobs(parts: CopyJobParts): CopyJobs {
     endRound(job, new FlockError('not-owner', `volume ${id} has another owner, or nobody asks for this copy any more`));
   }
 
-  function copyOf({ id }: VolumeRecord, to: NodeName): CopyStatus | undefined {
+  function copyOf({ id }: Pick<VolumeRecord, 'id'>, to: NodeName): CopyStatus | undefined {
     return replicator.status(id).find(({ node }) => node === to);
   }
 
@@ -173,7 +173,10 @@ export function createCopyJobs(parts: CopyJobParts): CopyJobs {
       if (hasCopy) return { hasCopy, bytes: plan.kind === 'in-sync' ? 0 : null };
       const newest = owner.at(-1);
       const bytes = newest === undefined ? null : await storage.estimate({ id, to: newest.name, from: null });
-      return { hasCopy, bytes: bytes ?? usedBytes(id) };
+      const whole = bytes ?? usedBytes(id);
+      // What is on its way already has its room there.
+      const { totalBytes = null, sentBytes = 0 } = copyOf({ id }, to) ?? {};
+      return { hasCopy, bytes: whole === null || totalBytes === null ? whole : Math.max(0, whole - sentBytes) };
     },
   };
 }
