@@ -15,6 +15,8 @@ export type DrainFacts = PlanFacts & {
   readonly moves: readonly MoveDoc[];
   /** Wall clock. */
   readonly nowMs: number;
+  /** Where volumes that nothing uses could lately not be handed over to. */
+  readonly failedTargets?: ReadonlyMap<DatasetId, ReadonlySet<NodeName>>;
 };
 
 export type DrainStep = {
@@ -49,7 +51,7 @@ export function decideDrain(node: NodeName, facts: DrainFacts): DrainStep {
   const volumes = isMoving
     ? []
     : idleVolumes(node, facts).flatMap((volume) => {
-        const { node: to } = chooseVolumeTarget(volume, facts.nodes);
+        const { node: to } = chooseOtherForVolume(volume, facts);
         return to === null ? [] : [{ volume, to }];
       });
   return { moves: ready.slice(0, free), volumes };
@@ -157,6 +159,15 @@ function groupOfNow(workloads: readonly WorkloadDoc[], facts: DrainFacts): Group
     text: `tried again in a minute, move ${failed.id} has failed: ${failed.failure.reason}`,
     to: choice.node,
   };
+}
+
+function chooseOtherForVolume(volume: VolumeDoc, { nodes, failedTargets }: DrainFacts): Choice {
+  const failed = failedTargets?.get(volume.id);
+  const best = chooseVolumeTarget(
+    volume,
+    nodes.filter(({ name }) => failed?.has(name) !== true),
+  );
+  return best.node === null ? chooseVolumeTarget(volume, nodes) : best;
 }
 
 /**

@@ -33,8 +33,9 @@ export type DrainerParts = {
 
 const lookMs = 2_000;
 const handOverMs = 20_000;
-/** A volume that could not be handed over is tried again after that. */
+/** A volume that could not be handed over is tried again after that, and with other nodes first for so long. */
 const againMs = drainAgainMs;
+const otherMs = 600_000;
 
 type Trouble = { readonly text: string; readonly untilBootMs: number };
 
@@ -42,6 +43,8 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
   const { node, clock, plugin } = tools;
   const latch = createLatch();
   const troubles = new Map<string, Trouble>();
+  /** Of volumes, and until when (boot clock). */
+  const failed = new Map<DatasetId, Map<NodeName, number>>();
   let handing: Promise<void> | null = null;
   /** Null: not known since this process began, so that nothing is told twice. */
   let wasDone: boolean | null = null;
@@ -51,7 +54,7 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
   async function look(signal: AbortSignal): Promise<void> {
     const facts = drainFacts(await readFacts(begin), clock.nowMs());
     for (const [key, { untilBootMs }] of troubles) if (clock.bootMs() >= untilBootMs) troubles.delete(key);
-    const { moves, volumes } = decideDrain(node, facts);
+    const { moves, volumes } = decideDrain(node, { ...facts, failedTargets: failedTargets() });
     for (const { group, to } of moves) {
       // The group begins with what was made first, which may have done its work and be stopped by now.
       const first = group.find(({ wanted }) => wanted === 'running');
@@ -96,10 +99,18 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
       await plugin.handOver({ to, volumes: [name], operations: [], deadlineMs: handOverMs }, both);
       log.info({ event: 'drain.volume', volume: name, to }, 'an idle volume was handed over');
     } catch (error) {
-      if (!both.aborted) trouble(id, `volume ${name}: ${messageOf(error)}`);
+      if (both.aborted) return;
+      trouble(id, `volume ${name}: ${messageOf(error)}`);
+      failed.set(id, new Map(failed.get(id)).set(to, clock.bootMs() + otherMs));
     } finally {
       stop();
     }
+  }
+
+  function failedTargets(): ReadonlyMap<DatasetId, ReadonlySet<NodeName>> {
+    const isLate = ([, untilBootMs]: readonly [NodeName, number]) => clock.bootMs() < untilBootMs;
+    for (const [id, nodes] of failed) failed.set(id, new Map([...nodes].filter(isLate)));
+    return new Map([...failed].map(([id, nodes]) => [id, new Set(nodes.keys())]));
   }
 
   function trouble(key: string, text: string): void {
@@ -132,6 +143,7 @@ export function createDrainer({ tools, mover, view, begin, events, log }: Draine
         while (await latch.pass(signal)) {
           if (!isDraining()) {
             troubles.clear();
+            failed.clear();
             wasDone = null;
             continue;
           }

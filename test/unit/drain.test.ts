@@ -114,6 +114,19 @@ describe('draining a node', () => {
     assert.ok(done, 'it may be rebooted');
   });
 
+  it('hands a volume over to another node where that has failed lately, as long as there is one', () => {
+    const all = [volumeDoc('idle', 'n1', { replicas: ['n3'] })];
+    const failed = (...names: readonly string[]) =>
+      decided({
+        workloads: [],
+        volumes: all,
+        failedTargets: new Map(all.map(({ id }) => [id, new Set(names.map(parseNodeName))])),
+      }).volumes;
+    assert.deepEqual(failed(), ['idle to n3']);
+    assert.deepEqual(failed('n3'), ['idle to n2']);
+    assert.deepEqual(failed('n2', 'n3'), ['idle to n3']);
+  });
+
   it('goes on with volumes where containers can’t go, and says why they can’t', () => {
     const tied = { ...web, obstacles: ['--device /dev/x: the device is this host’s'] };
     const all = [...volumes, volumeDoc('idle', 'n1', { replicas: ['n3'] })];
