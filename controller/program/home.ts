@@ -62,7 +62,7 @@ export type Clock = {
 export type Images = {
   /**
    * Has this host's Docker have the image of a workload, by its name if that is free: from the first of the nodes that has it, unless it
-   * is here. One transfer at a time; the others wait. Throws `docker-failed`, `node-unreachable`, and the signal's reason.
+   * is here. One transfer at a time; the others wait, but for one that needs another image and has waited a minute. Throws `docker-failed`, `too-many-requests`, and the signal's reason.
    */
   ensure(workload: Pick<WorkloadDoc, 'name' | 'spec'>, from: readonly NodeName[], signal: AbortSignal): Promise<void>;
 };

@@ -6,7 +6,7 @@ import type { PeerCertificate } from 'node:tls';
 import type { z } from 'zod';
 import { checkNode, secureOptions } from '../cluster/tls.ts';
 import { problemView } from '../model/api.ts';
-import { FlockError, messageOf } from '../model/errors.ts';
+import { FlockError, hasCode, messageOf } from '../model/errors.ts';
 import { formatPeerAddress, type NodeIdentity, nodeDnsName, type PeerAddress } from '../model/identity.ts';
 import type { NodeName } from '../model/names.ts';
 import { peerTimes } from './peer-server.ts';
@@ -15,7 +15,7 @@ type Question = { readonly method: 'GET' | 'POST'; readonly path: string; readon
 
 /**
  * What `docker save` writes on another node, which has proved to be the one that was meant. The stream fails when it breaks off, when
- * nothing comes for a minute (as long as Docker prepares it, the other side says so), and with the signal. Throws `node-unreachable`, and what the other side throws.
+ * nothing comes for a minute (as long as Docker prepares it, the other side says so), and with the signal. Throws `too-many-requests`, and `node-unreachable` for all else.
  */
 export async function fetchImage(
   identity: NodeIdentity,
@@ -73,7 +73,8 @@ async function dial(
   } catch (error) {
     signal.throwIfAborted();
     throw new FlockError(
-      'node-unreachable',
+      // It is only busy, and says so.
+      hasCode(error, 'too-many-requests') ? 'too-many-requests' : 'node-unreachable',
       `node ${node} at ${formatPeerAddress(at)}: ${messageOf(error)}`,
       { node },
       { cause: error },
@@ -83,7 +84,8 @@ async function dial(
 
 function problemOf(answer: string, status: number): Error {
   try {
-    return new Error(problemView.parse(JSON.parse(answer)).detail);
+    const { code, detail } = problemView.parse(JSON.parse(answer));
+    return code === 'too-many-requests' ? new FlockError(code, detail) : new Error(detail);
   } catch {
     return new Error(`status ${status}`);
   }

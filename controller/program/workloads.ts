@@ -1,5 +1,5 @@
 import type { DockerWatch } from '../docker/watch.ts';
-import { messageOf } from '../model/errors.ts';
+import { hasCode, messageOf } from '../model/errors.ts';
 import { followOf, imageNodesOf, isLeftOver, type Sharers, sharersOf, sharingWith } from '../model/following.ts';
 import type { InspectedWorkload } from '../model/inspected.ts';
 import { timings } from '../model/timing.ts';
@@ -259,7 +259,9 @@ export function createWorkloads({ home, watch, reviver, volumeIds, ...parts }: W
         const isFutile = key.startsWith('forget ') || key.startsWith('drop ');
         const isImage = key.startsWith('image ');
         const againMs = isImage || key.startsWith('make ') ? times.againMs : times.retryMs;
-        if (error !== null || isFutile) due.failed(key, againMs, isImage ? imageMs : againMs);
+        // One that is busy with others' images has not failed.
+        const againMsMax = isImage && !hasCode(error, 'too-many-requests') ? imageMs : againMs;
+        if (error !== null || isFutile) due.failed(key, againMs, againMsMax);
         latch.open();
       };
       const jobs = createJobs({ signal, max: jobsMax, onEnd, log });

@@ -138,7 +138,7 @@ describe('images between nodes', () => {
     };
     const me = identityOf(n2);
     const two = await Promise.all([1, 2].map(() => fetchImage(me, n1, at(), imageId, signal)));
-    await fails(fetchImage(me, n1, at(), imageId, signal), 'node-unreachable', /sending 2 images already/);
+    await fails(fetchImage(me, n1, at(), imageId, signal), 'too-many-requests', /sending 2 images already/);
     for (const end of ends) end();
     for (const stream of two) assert.equal(await text(stream), 'first');
   });
@@ -176,7 +176,7 @@ describe('images between nodes', () => {
       await left;
     }
     await sleep(2 * times.aliveMs);
-    await fails(fetchImage(me, n1, at(), imageId, signal), 'node-unreachable', /sending 2 images already/);
+    await fails(fetchImage(me, n1, at(), imageId, signal), 'too-many-requests', /sending 2 images already/);
     saving.resolve();
     await until('they are ended', 1_000, () => (streams.every(({ destroyed }) => destroyed) ? true : undefined));
     save = source.saveImage;
@@ -208,7 +208,7 @@ describe('an image of a workload', () => {
     spec: spec({ image: 'web:1', imageId, create: { HostConfig: { Mounts: [] } } }),
   });
 
-  function world(fetches: Readonly<Record<string, () => Readable>>) {
+  function world(fetches: Readonly<Record<string, () => Readable>>, patienceMs?: number) {
     const docker = createFakeEngine();
     const asked: string[] = [];
     const images = createImages({
@@ -221,6 +221,7 @@ describe('an image of a workload', () => {
         return make();
       },
       log: silent,
+      ...(patienceMs === undefined ? {} : { patienceMs }),
     });
     return { docker, asked, images };
   }
@@ -269,9 +270,33 @@ describe('an image of a workload', () => {
     docker.images.set(imageId, { id: imageId, names: new Set() });
     await images.ensure(web, [n1], AbortSignal.timeout(1_000));
     assert.deepEqual([...(docker.images.get(imageId)?.names ?? [])], ['web:1']);
-    assert.deepEqual(asked, ['n1'], 'and is not asked for');
+    await until('the other one is asked for', 1_000, () => (asked.length > 0 ? true : undefined));
+    assert.deepEqual(asked, ['n1'], 'and this one is not');
     stop.abort(new Error('enough'));
     await assert.rejects(stuck, /enough/);
+  });
+
+  it('waits for another one that hangs for some time only, and for the same one until that has ended', async () => {
+    const stop = new AbortController();
+    const { docker, asked, images } = world({ n1: () => new Readable({ read() {} }), n3: good(imageId) }, 50);
+    const other = { ...web, spec: { ...web.spec, image: 'api:1', imageId: `sha256:${'7'.repeat(64)}` } };
+    const stuck = images.ensure(other, [n1], stop.signal);
+    const sameStuck = images.ensure(other, [parseNodeName('n2')], signal);
+    await images.ensure(web, [parseNodeName('n3')], AbortSignal.timeout(2_000));
+    assert.ok(docker.images.has(imageId));
+    assert.deepEqual(asked, ['n1', 'n3']);
+    stop.abort(new Error('enough'));
+    await assert.rejects(stuck, /enough/);
+    await fails(sameStuck, 'docker-failed', /no other node/);
+  });
+
+  it('that nodes have no place for at the moment is no failure of theirs', async () => {
+    const busy = () => {
+      throw new FlockError('too-many-requests', 'this node is sending 2 images already');
+    };
+    const from = ['n1', 'n3'].map(parseNodeName);
+    await fails(world({ n1: busy, n3: busy }).images.ensure(web, from, signal), 'too-many-requests', /sending 2/);
+    await fails(world({ n1: busy }).images.ensure(web, from, signal), 'docker-failed', /n3 is away/);
   });
 
   it('has a name that can be given, if it is neither an id nor a digest', () => {

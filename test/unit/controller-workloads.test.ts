@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { workloadLabel } from '../../controller/model/container-spec.ts';
+import { FlockError } from '../../controller/model/errors.ts';
 import { type MoveStep, moveIdSchema, moveKeys } from '../../controller/model/move.ts';
 import { placedOn } from '../../controller/model/workload.ts';
 import {
@@ -122,6 +123,19 @@ describe('controllers', () => {
     const [first = 0, second = 0, third = 0] = asked;
     assert.ok(second - first >= 30_000 / speed - 50, `${second - first}`);
     assert.ok(third - second >= 60_000 / speed - 50, `${third - second}`);
+  });
+
+  it('ask as often as before for one that another node has no place for at the moment', async () => {
+    let asked = 0;
+    n1.docker.saveImage = async () => {
+      asked += 1;
+      throw new FlockError('too-many-requests', 'this node is sending 2 images already');
+    };
+    await world.volume('pgdata', 'n1', ['n2']);
+    await Promise.all([n1.start(), n2.start()]);
+    n1.docker.run('db');
+    // Less and less often, the sixth would come after more than 900 s.
+    await until('it was asked for six times', 800_000 / speed, () => (asked === 6 ? true : undefined));
   });
 
   describe('keep containers running', () => {
