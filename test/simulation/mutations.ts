@@ -209,7 +209,7 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     rules: ['F4'],
-    from: 3_351,
+    from: 3_601,
     seedsMax: 2_000,
   },
   {
@@ -217,6 +217,7 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/as-of.ts',
     changes: [{ from: 'news: news.slice(from, from + newsMax)', to: 'news: []' }],
     rules: ['F6'],
+    from: 701,
     seedsMax: 4_000,
   },
   {
@@ -229,6 +230,7 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     rules: ['F5'],
+    from: 251,
     seedsMax: 1_000,
   },
   {
@@ -236,6 +238,7 @@ export const mutations: readonly Mutation[] = [
     file: 'plugin/cluster/doubts.ts',
     changes: [{ from: 'now - sinceMs >= guardMs)', to: 'now < 0)' }],
     rules: ['F6'],
+    from: 251,
     seedsMax: 1_000,
   },
   {
