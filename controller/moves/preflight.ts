@@ -42,6 +42,7 @@ export type PreflightTools = Pick<MoveTools, 'node' | 'store' | 'docker' | 'make
 const path = '/v1/preflights';
 /** Of one side; what is not known by then is left open. */
 const answerMsMax = 8_000;
+const estimateMsMax = 5_000;
 const briefMsMax = 2_000;
 
 /** Answers other controllers. */
@@ -113,7 +114,8 @@ async function lookAtSource(
   if (isBrief === true) return { ...nothing, warnings };
   const names = new Set(workloads.flatMap(({ volumes }) => volumes.map(({ name }) => name)));
   const members = workloads.flatMap(({ name, containerId: id }) => (id === null ? [] : [{ name, id }]));
-  const volumes = await estimatesOf(tools, { volumes: [...names].map((name) => ({ name })), to }, signal);
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(estimateMsMax)]);
+  const volumes = await estimatesOf(tools, { volumes: [...names].map((name) => ({ name })), to }, limit);
   return {
     ...nothing,
     warnings,

@@ -7,17 +7,14 @@ import type { MoveTools } from './ports.ts';
 
 /** What is to be sent, and whether the target has room for it, as far as the source can tell. */
 
-const estimateMsMax = 5_000;
-
-/** Those of which it is not known in time are left out. */
+/** Those of which it is not known by when the signal fires are left out. */
 export async function estimatesOf(
   { plugin }: Pick<MoveTools, 'plugin'>,
   { volumes, to }: Copied,
   signal: AbortSignal,
 ): Promise<readonly (CopyEstimateView & { readonly name: string })[]> {
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(estimateMsMax)]);
   const estimates = volumes.map(({ name }) =>
-    plugin.estimate(name, to, limit).then(
+    plugin.estimate(name, to, signal).then(
       (estimate) => [{ name, ...estimate }],
       () => [],
     ),
