@@ -36,7 +36,8 @@ export function movesUnderLoad(members: () => Members): void {
       await known(members(), n(1), 'web');
       await answersFrom(hosts(), counter, 'n1');
       const startMs = performance.now();
-      const loads = loadCounter(hosts(), counter);
+      // Clients wait in each pause, a third of the time: so often they ask for 200 answers a second on average.
+      const loads = loadCounter(hosts(), counter, null, { pauseMs: 35 });
       const browser = startBrowser(n(3), n(2), counter.host);
       const done: MoveDoc[] = [];
       let at = n(1);
@@ -54,7 +55,7 @@ export function movesUnderLoad(members: () => Members): void {
       const shown = await browser.stop();
       const { answered, failed, faults } = checkNoted(await notedBy(at, counter), results);
       console.log(
-        `      ${answered} requests and ${shown.loads} loads of a page in ${Math.round(seconds)} s, the longest took ${longest} ms; pauses of ${done.map(pauseMsOf).join(', ')} ms`,
+        `      ${answered} requests and ${shown.loads} loads of a page in ${Math.round(seconds)} s (${Math.round(answered / seconds)} a second), the longest took ${longest} ms; pauses of ${done.map(pauseMsOf).join(', ')} ms`,
       );
       const slowest = done.toSorted((a, b) => (pauseMsOf(a) ?? 0) - (pauseMsOf(b) ?? 0)).at(-1);
       if (slowest !== undefined)

@@ -2,7 +2,7 @@ import { until } from '../until.ts';
 import type { ClusterHost } from './cluster-host.ts';
 import { createVolume, type Members, volumeOf } from './members.ts';
 import type { Network } from './network.ts';
-import { type LoadResult, type RequestLoad, startRequestLoad } from './request-load.ts';
+import { type LoadOptions, type LoadResult, type RequestLoad, startRequestLoad } from './request-load.ts';
 import { curl, runScript } from './web.ts';
 
 /**
@@ -58,10 +58,11 @@ export function loadCounter(
   hosts: readonly ClusterHost[],
   { name, host }: Counter,
   outside: Network['outside'] | null = null,
+  options: Partial<LoadOptions> = {},
 ): readonly RequestLoad[] {
   return hosts.map((entry, index) => {
     const from = outside ?? hosts[(index + 1) % hosts.length] ?? entry;
-    return startRequestLoad(from, { name: `${name}-${entry.name}`, url: `http://${entry.address}/`, host });
+    return startRequestLoad(from, { ...options, name: `${name}-${entry.name}`, url: `http://${entry.address}/`, host });
   });
 }
 
