@@ -1,5 +1,6 @@
 import { type Request, type Response, Router } from 'express';
-import { drainNode } from '../cluster/membership.ts';
+import { drainNode, existing } from '../cluster/membership.ts';
+import { decodeNode } from '../model/cluster.ts';
 import type { DrainNodeView, MovePlanView } from '../model/controller-api.ts';
 import { abortBody, moveBody } from '../model/controller-api.ts';
 import { viewDrain } from '../model/drain.ts';
@@ -149,11 +150,15 @@ function viewPlan(
 
 async function drainOf({ tools, begin, drainer }: MoveApiParts, name: string): Promise<DrainNodeView> {
   const facts = await readFacts(begin);
-  const doc = facts.nodes.find((node) => node.name === name);
-  if (doc === undefined) throw nodeNotFound(name, facts.nodes);
+  const seen = facts.nodes.find((node) => node.name === name);
+  if (seen === undefined) throw nodeNotFound(name, facts.nodes);
+  // Another controller may have begun the drain a moment ago: whoever follows it here must not hear that somebody has ended it.
+  const { draining } = decodeNode((await existing(tools.store, seen.name)).value);
+  const doc = { ...seen, draining };
+  const nodes = facts.nodes.map((node) => (node === seen ? doc : node));
   const problems = doc.name === tools.node && doc.draining ? drainer.problems() : [];
   const startedAtMs = doc.draining ? await startOf(tools, name) : null;
-  return viewDrain(doc.name, drainFacts(facts, tools.clock.nowMs()), { startedAtMs, problems });
+  return viewDrain(doc.name, drainFacts({ ...facts, nodes }, tools.clock.nowMs()), { startedAtMs, problems });
 }
 
 async function startOf({ store }: MoveTools, name: string): Promise<number | null> {

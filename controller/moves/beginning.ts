@@ -33,7 +33,7 @@ const openMovesMax = 64;
 const deletionsMax = 30;
 const idBytes = 4;
 
-/** Everything fresh but the volumes, whose owners the commit compares anyhow. Throws `not-ready`, `store-unavailable`. */
+/** Everything fresh but the volumes, whose owners the commit compares anyhow, and the nodes. Throws `not-ready`, `store-unavailable`. */
 export async function readFacts({ store, view }: Pick<BeginParts, 'store' | 'view'>): Promise<Facts> {
   const seen = view.seen();
   if (seen === null) throw new FlockError('not-ready', 'the controller has not seen the store yet: try again');

@@ -147,7 +147,7 @@ export function createDocker(socketPath: string): Docker {
     },
     async rename(id, name) {
       const question = post(`${at('containers', id)}/rename`, changeMsMax, { query: { name } });
-      await change(`renaming container ${short(id)}`, question);
+      await change(`renaming container ${short(id)}`, question, isNamedSo);
     },
     async setRestartPolicy(id, policy) {
       const body = { RestartPolicy: { Name: policy } };
@@ -262,6 +262,11 @@ function hasStatus(...statuses: readonly number[]): (error: unknown) => boolean 
 
 function isConnected(error: unknown): boolean {
   return statusOf(error) === 403 && /already (exists|connected)|already attached/.test(wordsOf(error));
+}
+
+/** Two look after a container at the same time now and then. */
+function isNamedSo(error: unknown): boolean {
+  return statusOf(error) === 400 && /same name as its current name/.test(wordsOf(error));
 }
 
 /** `registry:5000/name:tag`: only a colon after the last slash begins a tag. */

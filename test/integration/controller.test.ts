@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { z } from 'zod';
 import { type WorkloadView, workloadView } from '../../controller/model/controller-api.ts';
+import { createDocker } from '../../controller/program/docker.ts';
 import { image } from '../../packaging/proof.ts';
 import { type PluginHost, startPluginHost } from '../support/plugin-host.ts';
 import { startProxy } from '../support/proxy-host.ts';
@@ -109,6 +110,15 @@ describe('the controller on one host', () => {
     const before = await started('db');
     await killProcess('db');
     await startedAgain('db', before);
+  });
+
+  it('takes it for done when a container has its new name already, and not when another one has it', async () => {
+    const docker = createDocker(`/proc/${flock().host.pid}/root/run/docker.sock`);
+    const id = await inspect('other', '{{.Id}}');
+    for (const _ of [1, 2]) await docker.rename(id, 'another');
+    assert.equal(await inspect(id, '{{.Name}}'), '/another');
+    await assert.rejects(docker.rename(id, 'db'), /already in use/);
+    await docker.rename(id, 'other');
   });
 
   it('forgets what is removed', async () => {

@@ -18,7 +18,7 @@ import { createPreflight, preflightRouter } from '../../controller/moves/preflig
 import { createRecords } from '../../controller/moves/records.ts';
 import type { AskController, Clock } from '../../controller/program/home.ts';
 import { workloadRoutes } from '../../controller/program/routes.ts';
-import { createClusterView } from '../../controller/program/view.ts';
+import { type ClusterView, createClusterView } from '../../controller/program/view.ts';
 import { createApiServer } from '../../controller/server/api-server.ts';
 import { listen } from '../../controller/server/listen.ts';
 import { askSocket } from '../../controller/socket-request.ts';
@@ -60,6 +60,9 @@ export async function createMoveHosts(documents: {
   let coming: CopyEstimateView = { hasCopy: true, bytes: 10 };
   /** Nodes whose Docker has the image of all containers. */
   const images = new Set<string>(['n1']);
+  const views = new Map<string, ClusterView>();
+  /** What the store was when a node saw it last. */
+  const blind = new Map<string, ReturnType<ClusterView['seen']>>();
   const servers: Server[] = [];
   const running: Promise<void>[] = [];
   const { publish, toolsOf } = createFakes({
@@ -112,7 +115,8 @@ export async function createMoveHosts(documents: {
       onEnd: (doc) => events.tell(doc.failure === null ? 'move-done' : 'move-failed', doc.service, summaryOf(doc)),
     });
     const mover = createMover({ tools, records, view });
-    const parts = { store, view, events, clock };
+    const parts = { store, view: { ...view, seen: () => blind.get(node) ?? view.seen() }, events, clock };
+    views.set(node, view);
     const drainer = createDrainer({ tools, mover, view, begin: parts, events, log });
     const looking = {
       node,
@@ -175,6 +179,8 @@ export async function createMoveHosts(documents: {
     /** What a command that has to fail says of why, and what it prints. */
     refused: async (node: string, ...args: readonly string[]) => (await failing(node, args)).stderr,
     printed: async (node: string, ...args: readonly string[]) => (await failing(node, args)).stdout,
+    /** The routes of its controller, and its drainer, see no change of nodes and volumes any more. */
+    blind: (name: string) => blind.set(name, views.get(name)?.seen() ?? null),
     /** Its controller answers nobody any more. */
     silence(name: string): void {
       servers[documents.nodes.indexOf(name)]?.close();

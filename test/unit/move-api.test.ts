@@ -275,6 +275,19 @@ describe('flockctl and moves', function () {
     assert.equal((await ask('/v1/events?after=0000000000001-n2-aa')).code, 'invalid-request');
   });
 
+  it('a drain that another node has just begun is no drain that somebody has ended', async () => {
+    hosts.blind('n3');
+    const said = await hosts.refused('n3', 'node', 'drain', 'n1', '--timeout', '1s');
+    assert.match(said, /n1 is not empty after 1s/);
+    assert.doesNotMatch(said, /somebody has ended it/);
+    await hosts.flockctl('n2', 'node', 'undrain', 'n1');
+    const ends = await until('both ends are told', 5_000, async () => {
+      const events = await hosts.flockctl('n3', 'events');
+      return /drain-started[\s\S]*drain-ended/.test(events) ? events : undefined;
+    });
+    assert.match(ends, /n1 is in use again/);
+  });
+
   it('drains a node: what can go goes, and what can’t is named', async () => {
     assert.match(
       await hosts.flockctl('n3', 'node', 'drain', 'n1', '--detach'),

@@ -192,11 +192,14 @@ function drainOf({ cluster, ...rest }: Members, random: Random, planned: Planned
     async work() {
       const before = await runningOn({ cluster, ...rest }, host);
       // Copies stay, as each of the nodes is to have one.
-      await longFlockctl(from, 'node', 'drain', host.name).catch(() => '');
+      const reason = await longFlockctl(from, 'node', 'drain', host.name).then(
+        () => 'drained, it was said',
+        (error: Error) => error.message.slice(-reasonCharactersMax),
+      );
       const left = await runningOn({ cluster, ...rest }, host);
       if (before.length > 0) planned.asked += 1;
       if (before.length > 0 && left.length === 0) planned.done += 1;
-      if (left.length > 0) console.log(`      not drained: ${left.join(', ')} stayed`);
+      if (left.length > 0) console.log(`      not drained: ${left.join(', ')} stayed: ${reason}`);
       await until(`${host.name} is not drained any more`, 60_000, () =>
         from.flockctl('node', 'undrain', host.name).catch(() => undefined),
       );
