@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { leaderAddress } from '../test/support/cluster/consul-server.ts';
 import { type Counter, counterOf, whereIs } from '../test/support/cluster/counting.ts';
 import { type Members, volumeOf } from '../test/support/cluster/members.ts';
 import { workloadsOf } from '../test/support/cluster/moving.ts';
@@ -40,6 +41,7 @@ async function failoverOnce(members: Members, counter: Counter) {
   const victim = cluster.hosts.find(({ name }) => name === placed) ?? members.n(1);
   const rest = cluster.hosts.filter((host) => host !== victim);
   const asker = rest[0] ?? members.n(2);
+  const leader = await leaderAddress(cluster.hosts.map(({ server }) => server));
   const startMs = performance.now();
   const since = () => performance.now() - startMs;
   await victim.kill();
@@ -55,6 +57,9 @@ async function failoverOnce(members: Members, counter: Counter) {
   });
   const total = await until('it answers', 60_000, async () =>
     (await whereIs(asker, counter)) === null ? undefined : since(),
+  );
+  console.log(
+    `${victim.name} was killed${leader === victim.address ? ', and Consul’s leader with it' : ''}: ${seconds(total / 1000)}`,
   );
   await victim.boot();
   await cluster.waitForConsul();

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { type Cluster, startCluster } from '../test/support/cluster/cluster.ts';
+import type { ConsulSpeed } from '../test/support/cluster/consul-server.ts';
 import { counterOf, whereIs } from '../test/support/cluster/counting.ts';
 import type { Members } from '../test/support/cluster/members.ts';
 import { move } from '../test/support/cluster/moving.ts';
@@ -18,12 +19,14 @@ import { extraRow, type Row, table } from './report.ts';
  * Measures moves and failovers on a cluster of three test hosts (btrfs): `moves.ts [NAME...]` with names pause, precopy, ten, failover,
  * fast. Run it as `make bench-moves`; it wants mount and process namespaces of its own.
  */
-const measures: Readonly<Record<string, { readonly profile: 'fast' | 'default'; run: Measure }>> = {
+const measures: Readonly<
+  Record<string, { readonly profile: 'fast' | 'default'; readonly consul?: ConsulSpeed; run: Measure }>
+> = {
   pause: { profile: 'default', run: pause },
   precopy: { profile: 'default', run: precopy },
   ten: { profile: 'default', run: ten },
   failover: { profile: 'default', run: (members) => failover(members, 17) },
-  fast: { profile: 'fast', run: (members) => failover(members, 10) },
+  fast: { profile: 'fast', consul: 'fast-gossip', run: (members) => failover(members, 10) },
 };
 type Measure = (members: Members) => Promise<readonly Row[]>;
 
@@ -98,11 +101,11 @@ async function pause(members: Members): Promise<readonly Row[]> {
 
 async function main(words: readonly string[]): Promise<void> {
   const chosen = Object.entries(measures).filter(([name]) => words.length === 0 || words.includes(name));
-  for (const [name, { profile, run }] of chosen) {
+  for (const [name, { profile, consul = profile, run }] of chosen) {
     const labels = [1, 2, 3].map(() => ({ dc: 'one' }));
     const cluster: Cluster = await startCluster({
       backend: 'btrfs',
-      profile,
+      ...{ profile, consul },
       labels,
       proxy: true,
       settings: 'pool-size=4G',

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Host } from '../host/host.ts';
 import { type Backend, type PluginHost, startPluginHostWith } from '../plugin-host.ts';
 import { until } from '../until.ts';
-import { type ConsulServer, createConsulServer } from './consul-server.ts';
+import { type ConsulServer, type ConsulSpeed, createConsulServer } from './consul-server.ts';
 import { addressOf, type Network, type Undo } from './network.ts';
 import { bootSeconds } from './probes.ts';
 import { hasEnded, processState } from './process-state.ts';
@@ -43,7 +43,7 @@ export type ClusterHostOptions = {
   readonly count: number;
   readonly backend: Backend;
   readonly settings: string;
-  readonly consul: 'fast' | 'default';
+  readonly consul: ConsulSpeed;
   /** An own folder of the host. */
   readonly disk: string;
   readonly network: Network;

@@ -6,7 +6,7 @@ import { type Backend, ensureGolden } from '../plugin-host.ts';
 import { startProxy } from '../proxy-host.ts';
 import { until } from '../until.ts';
 import { type ClusterHost, startClusterHost } from './cluster-host.ts';
-import { allHealthy, leaderAddress } from './consul-server.ts';
+import { allHealthy, type ConsulSpeed, leaderAddress } from './consul-server.ts';
 import { type Network, startNetwork, type Undo } from './network.ts';
 
 export type ClusterOptions = {
@@ -17,8 +17,8 @@ export type ClusterOptions = {
   readonly settings?: string;
   /** Of the flock cluster; default fast. */
   readonly profile?: 'fast' | 'default';
-  /** How soon Consul's sessions may end; default as the profile. */
-  readonly consul?: 'fast' | 'default';
+  /** How soon Consul's sessions end; default as the profile. */
+  readonly consul?: ConsulSpeed;
   /** One for each host; default: dc=east for the first half, dc=west for the rest. */
   readonly labels?: readonly Readonly<Record<string, string>>[];
   /** False: Docker, plugins, pools and Consul only, no flock cluster. */
