@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { ClusterHost } from '../test/support/cluster/cluster-host.ts';
 import { leaderAddress } from '../test/support/cluster/consul-server.ts';
 import { type Counter, counterOf, whereIs } from '../test/support/cluster/counting.ts';
 import { type Members, volumeOf } from '../test/support/cluster/members.ts';
-import { workloadsOf } from '../test/support/cluster/moving.ts';
+import { move, workloadsOf } from '../test/support/cluster/moving.ts';
 import { entriesBelow } from '../test/support/cluster/store-entries.ts';
 import { until } from '../test/support/until.ts';
 import { median } from './measure.ts';
@@ -19,6 +20,8 @@ export async function failover(members: Members, secondsMax: number): Promise<re
   await start(members, counter, members.n(1), copies);
   const rounds: Readonly<Record<'detect' | 'takeover' | 'start' | 'total', number>>[] = [];
   for (let round = 0; round < failoverRounds; round += 1) {
+    // Every second host that dies takes Consul's leader with it.
+    if (round % 2 === 1) await moveToLeader(members, counter);
     await inSync(members, counter, 2);
     if (round > 0) await sleep(calmMs);
     rounds.push(await failoverOnce(members, counter));
@@ -35,13 +38,31 @@ export async function failover(members: Members, secondsMax: number): Promise<re
   ];
 }
 
+const leaderOf = async ({ cluster }: Members): Promise<ClusterHost | undefined> => {
+  const address = await leaderAddress(cluster.hosts.map(({ server }) => server));
+  return cluster.hosts.find((host) => host.address === address);
+};
+
+const placeOf = async (members: Members, counter: Counter): Promise<ClusterHost | undefined> => {
+  const node = (await workloadsOf(members)).find(({ name }) => name === counter.name)?.node;
+  return members.cluster.hosts.find(({ name }) => name === node);
+};
+
+async function moveToLeader(members: Members, counter: Counter): Promise<void> {
+  const leader = await until('Consul has a leader', 60_000, () => leaderOf(members));
+  if ((await placeOf(members, counter)) === leader) return;
+  // Moves are refused while the last host that died is not a full member again.
+  await until(`${counter.name} is moved to ${leader.name}`, 120_000, () =>
+    move(members, leader, counter.name, leader).catch(() => undefined),
+  );
+}
+
 async function failoverOnce(members: Members, counter: Counter) {
   const { cluster } = members;
-  const placed = (await workloadsOf(members)).find(({ name }) => name === counter.name)?.node;
-  const victim = cluster.hosts.find(({ name }) => name === placed) ?? members.n(1);
+  const victim = (await placeOf(members, counter)) ?? members.n(1);
   const rest = cluster.hosts.filter((host) => host !== victim);
   const asker = rest[0] ?? members.n(2);
-  const leader = await leaderAddress(cluster.hosts.map(({ server }) => server));
+  const isLeader = (await leaderOf(members)) === victim;
   const startMs = performance.now();
   const since = () => performance.now() - startMs;
   await victim.kill();
@@ -58,9 +79,7 @@ async function failoverOnce(members: Members, counter: Counter) {
   const total = await until('it answers', 60_000, async () =>
     (await whereIs(asker, counter)) === null ? undefined : since(),
   );
-  console.log(
-    `${victim.name} was killed${leader === victim.address ? ', and Consul’s leader with it' : ''}: ${seconds(total / 1000)}`,
-  );
+  console.log(`${victim.name} was killed${isLeader ? ', and Consul’s leader with it' : ''}: ${seconds(total / 1000)}`);
   await victim.boot();
   await cluster.waitForConsul();
   return { detect, takeover: takeover - detect, start: total - takeover, total };
