@@ -36,7 +36,7 @@ export function movesUnderLoad(members: () => Members): void {
       await known(members(), n(1), 'web');
       await answersFrom(hosts(), counter, 'n1');
       const startMs = performance.now();
-      // Clients wait in each pause, a third of the time: so often they ask for 200 answers a second on average.
+      // Clients wait in each pause, four tenths of the time; asking so often they get 200 answers a second on average all the same.
       const loads = loadCounter(hosts(), counter, null, { pauseMs: 35 });
       const browser = startBrowser(n(3), n(2), counter.host);
       const done: MoveDoc[] = [];
